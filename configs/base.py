@@ -1,0 +1,54 @@
+"""Every field there is, with its default. Other configs start from here and override."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the defaults: data, method, fit, evaluation."""
+    return ConfigDict(
+        {
+            "name": "",
+            "seed": 0,
+            "data": {
+                "name": "folder",  # folder | elpv | generated | ham10000 | driver
+                "root": "",  # folder, ham10000, driver: where the images are
+                "category": "",  # generated: carpet | grid | leather | tile | wood
+                "size": (256, 256),  # height, width that images are resized to
+                "color": "grey",  # grey | rgb
+                "calibration_fraction": 0.2,  # of the normal training images, for the threshold
+                "test_fraction": 0.25,  # of the normal images, where a set has no split of its own
+                "count": (48, 16, 32),  # generated: training, normal test, anomalous test images
+                "limit": 0,  # at most so many training images, drawn by seed; 0: all
+                "workers": 2,  # threads that decode images
+            },
+            "method": {
+                "name": "sparse_coding",
+                "patch_size": 16,
+                "stride": 4,
+                "remove_mean": True,  # of each patch
+                "scale": "global",  # global | patch | none: what patches are divided by
+                "atoms": 200,
+                "penalty": 1.0,
+                "nonnegative": False,
+                "solver": "active_set",  # active_set | coordinate_descent | fista | ista
+                "max_steps": 500,
+                "tolerance": 1e-4,  # relative duality gap
+                "chunk": 4096,  # patches coded at a time: bounds memory
+                "pooling": "top5",  # top5 | max | mean: how patch errors become an image's score
+                "quantile": 0.01,  # pooling=mean: the share of largest errors that is averaged
+            },
+            "fit": {
+                "batch_size": 16,  # images a step
+                "passes": 4.0,  # over the training images
+                "patches_per_image": 256,  # drawn anew from each image at each step
+                "minibatch": 512,  # patches between two dictionary updates
+                "checkpoint_seconds": 60.0,
+            },
+            "evaluation": {
+                "batch_size": 8,
+                "false_alarm_rate": 0.05,  # of the threshold set on held-out normal images
+                "bootstrap": 1000,  # resamples behind each interval
+                "max_unreadable": 0.05,  # share of images that may be skipped
+            },
+        }
+    ).lock()

@@ -1,0 +1,84 @@
+"""The types that every part speaks.
+
+One axis alphabet: n images, h w pixels, c channels, p patches, g groups (one model each),
+d values in a patch, k atoms, m vectors of a bank or batch.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+Key = jax.Array
+Params = Any  # a pytree of arrays: all that scoring needs, and what is checkpointed
+State = Any  # a pytree of arrays: all that fitting needs to go on
+
+Encoded = Path | bytes | np.ndarray
+"""An image not yet decoded: a file, the bytes of one, or pixels (uint8, uint16 or 0..1 float)."""
+
+
+class Example(NamedTuple):
+    """One image of a data set, before it is decoded."""
+
+    image: Encoded
+    label: int  # 0 normal, 1 anomalous
+    kind: str  # "good", or the name of the defect or class
+    mask: Encoded | None  # non-zero = anomalous; None = not known (or nothing to mark)
+    group: str  # lesion, driver, item: never on both sides of a split
+    path: str  # the name shown to people, unique within its data set
+
+
+class Splits(NamedTuple):
+    """A data set, split for the protocol: fit on train, threshold on calibration, measure on test."""
+
+    train: tuple[Example, ...]  # normal only
+    calibration: tuple[Example, ...]  # normal only, held out from train
+    test: tuple[Example, ...]
+
+
+class Batch(NamedTuple):
+    """Decoded images, padded to a fixed batch size."""
+
+    image: Float[np.ndarray, "n h w c"]  # 0..1
+    label: Int[np.ndarray, " n"]
+    mask: Bool[np.ndarray, "n h w"]  # all False where no mask is known
+    valid: Bool[np.ndarray, " n"]  # False: padding, or an image that could not be read
+    index: Int[np.ndarray, " n"]  # position in the examples; -1 for padding
+    problem: tuple[str, ...]  # why an image could not be read; "" where all is well
+
+
+class Scores(NamedTuple):
+    """What a detector says of images; higher = more anomalous."""
+
+    image: Float[Array, " n"]
+    map: Float[Array, "n h w"]  # at the resolution of the images scored
+    info: dict[str, Float[Array, " n"]]  # diagnostics for each image, e.g. share of codes converged
+
+
+class Method(NamedTuple):
+    """A detector: pure functions that close over their config and hold no arrays."""
+
+    init: Callable[[Key, Float[Array, "n h w c"]], State]
+    update: Callable[[Key, State, Float[Array, "n h w c"]], tuple[State, dict[str, Array]]]
+    finish: Callable[[Key, State], Params]
+    score: Callable[[Params, Float[Array, "n h w c"]], Scores]
+    # What there is to look at, where a detector has it:
+    reconstruct: Callable[[Params, Float[Array, "n h w c"]], Float[Array, "n h w c"]] | None = None
+    atoms: Callable[[Params], Float[Array, "k h w c"]] | None = None
+
+
+class VectorModel(NamedTuple):
+    """A model of vectors that knows nothing of images; `patchwise` lifts it to a Method.
+
+    `error` and `reconstruct` are written for ONE vector a group; the lift vmaps them.
+    """
+
+    init: Callable[[Key, Float[Array, "m g d"]], State]
+    update: Callable[[Key, State, Float[Array, "m g d"]], tuple[State, dict[str, Array]]]
+    finish: Callable[[Key, State], Params]
+    error: Callable[[Params, Float[Array, "g d"]], tuple[Float[Array, ""], dict[str, Array]]]
+    reconstruct: Callable[[Params, Float[Array, "g d"]], Float[Array, "g d"]] | None = None
+    atoms: Callable[[Params], Float[Array, "k d"]] | None = None
