@@ -34,8 +34,9 @@ def get_config() -> ConfigDict:
                 "max_steps": 500,
                 "tolerance": 1e-4,  # relative duality gap
                 "chunk": 4096,  # patches coded at a time: bounds memory
-                "pooling": "top5",  # top5 | max | mean: how patch errors become an image's score
-                "quantile": 0.01,  # pooling=mean: the share of largest errors that is averaged
+                "pooling": "top_sum",  # top_sum | max | top_mean: patch errors to image score
+                "top": 5,  # top_sum: how many of the largest errors are added
+                "quantile": 0.01,  # top_mean: the share of largest errors that is averaged
             },
             "fit": {
                 "batch_size": 16,  # images a step
