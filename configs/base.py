@@ -30,10 +30,13 @@ def get_config() -> ConfigDict:
                 "atoms": 200,
                 "penalty": 1.0,
                 "nonnegative": False,
-                "solver": "active_set",  # active_set | coordinate_descent | fista | ista
-                "max_steps": 500,
+                "solver": "homotopy",  # homotopy | coordinate_descent | fista | ista
+                "max_steps": 1000,
                 "tolerance": 1e-4,  # relative duality gap
-                "chunk": 4096,  # patches coded at a time: bounds memory
+                "chunk": 1024,  # patches coded at a time: bounds memory
+                "max_support": 32,  # homotopy: non-zeros of a code before FISTA takes over
+                "patches_per_image": 256,  # drawn anew from each image at each step of the fit
+                "minibatch": 512,  # patches between two dictionary updates
                 "pooling": "top_sum",  # top_sum | max | top_mean: patch errors to image score
                 "top": 5,  # top_sum: how many of the largest errors are added
                 "quantile": 0.01,  # top_mean: the share of largest errors that is averaged
@@ -41,8 +44,6 @@ def get_config() -> ConfigDict:
             "fit": {
                 "batch_size": 16,  # images a step
                 "passes": 4.0,  # over the training images
-                "patches_per_image": 256,  # drawn anew from each image at each step
-                "minibatch": 512,  # patches between two dictionary updates
                 "checkpoint_seconds": 60.0,
             },
             "evaluation": {

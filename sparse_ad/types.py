@@ -73,12 +73,13 @@ class Method(NamedTuple):
 class VectorModel(NamedTuple):
     """A model of vectors that knows nothing of images; `patchwise` lifts it to a Method.
 
-    `error` and `reconstruct` are written for ONE vector a group; the lift vmaps them.
+    g groups are modelled apart: one model each. Functions take many vectors at a time, so that a
+    model may order and chunk them, but a vector's result does not depend on the others.
     """
 
     init: Callable[[Key, Float[Array, "m g d"]], State]
     update: Callable[[Key, State, Float[Array, "m g d"]], tuple[State, dict[str, Array]]]
     finish: Callable[[Key, State], Params]
-    error: Callable[[Params, Float[Array, "g d"]], tuple[Float[Array, ""], dict[str, Array]]]
-    reconstruct: Callable[[Params, Float[Array, "g d"]], Float[Array, "g d"]] | None = None
+    errors: Callable[[Params, Float[Array, "p g d"]], tuple[Float[Array, "p g"], dict[str, Array]]]
+    reconstruct: Callable[[Params, Float[Array, "p g d"]], Float[Array, "p g d"]] | None = None
     atoms: Callable[[Params], Float[Array, "k d"]] | None = None

@@ -1,0 +1,118 @@
+"""Grain pipelines: examples to batches of decoded images."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from sparse_ad.data.decode import decode, decode_mask, image_shape
+from sparse_ad.errors import UserError, require
+from sparse_ad.types import Batch, Example
+
+PREFETCH_BYTES = 64 * 2**20  # decoded images that wait for the next batch
+CACHE_BYTES = 512 * 2**20  # sets that fit are decoded once and kept
+
+
+class _Record(NamedTuple):
+    """One decoded example: the fields of Batch without their first axis."""
+
+    image: np.ndarray
+    label: int
+    mask: np.ndarray
+    valid: bool
+    index: int
+    problem: str
+
+
+def training_batches(
+    examples: Sequence[Example], config, batch_size: int, seed: int
+) -> grain.DatasetIterator[Batch]:
+    """Returns an endless iterator over full batches, reshuffled in every epoch.
+
+    Batches straddle epochs (and repeat images where there are fewer than `batch_size`). The order
+    depends on `seed` and the examples alone. `get_state()` and `set_state()` of the iterator give
+    and take its position, a small dict: a resumed iterator goes on with exactly the same batches.
+    `config` is the `data` part of a config (size, color, workers).
+    Raises UserError, on construction or while iterating, for a file that cannot be read.
+    """
+    _check(examples, batch_size)
+    read = functools.partial(_read_strictly, examples, config)
+    if len(examples) * _image_bytes(config) <= CACHE_BYTES:
+        read = functools.cache(read)
+    # Grain adds the epoch to the seed, so plain neighbouring seeds would share their epochs.
+    shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    dataset = grain.MapDataset.range(len(examples)).shuffle(seed=shuffle_seed).repeat().map(read)
+    return iter(_batch(dataset, config, batch_size))
+
+
+def scoring_batches(examples: Sequence[Example], config, batch_size: int) -> Iterable[Batch]:
+    """Returns the batches of the examples in order, the last one padded (valid False, index -1).
+
+    An image that cannot be read has valid False and says why in `problem`; a mask that cannot be
+    used raises UserError, because a data set with wrong masks yields wrong figures.
+    """
+    _check(examples, batch_size)
+    read = functools.partial(_read_leniently, examples, config)
+    return _batch(grain.MapDataset.range(len(examples)).map(read), config, batch_size)
+
+
+def _check(examples: Sequence[Example], batch_size: int) -> None:
+    require(batch_size >= 1, "batch_size", batch_size, "give 1 or more")
+    require(len(examples) >= 1, "examples", len(examples), "there are no images to read")
+
+
+def _image_bytes(config) -> int:
+    channels = {"grey": 1, "rgb": 3}[config.color]
+    return 4 * config.size[0] * config.size[1] * channels
+
+
+def _batch(dataset: grain.MapDataset, config, batch_size: int) -> grain.IterDataset[Batch]:
+    """Decodes in threads, and bounds by bytes how far they run ahead."""
+    ahead = min(2 * batch_size, max(PREFETCH_BYTES // _image_bytes(config), config.workers, 1))
+    options = grain.ReadOptions(num_threads=config.workers, prefetch_buffer_size=ahead)
+    collate = functools.partial(_collate, batch_size)
+    return dataset.to_iter_dataset(options).batch(batch_size, batch_fn=collate)
+
+
+def _collate(batch_size: int, records: Sequence[_Record]) -> Batch:
+    """Stacks records into a batch, and pads it to `batch_size`."""
+    missing = batch_size - len(records)
+    first = records[0]
+    padding = _Record(np.zeros_like(first.image), 0, np.zeros_like(first.mask), False, -1, "")
+    image, label, mask, valid, index, problem = zip(*records, *[padding] * missing, strict=True)
+    return Batch(
+        np.stack(image),
+        np.array(label, np.int32),
+        np.stack(mask),
+        np.array(valid, bool),
+        np.array(index, np.int32),
+        problem,
+    )
+
+
+def _read_strictly(examples: Sequence[Example], config, index: int) -> _Record:
+    """Decodes one example; raises UserError when it cannot be read. Training needs no masks."""
+    example = examples[index]
+    size = tuple(config.size)
+    image = decode(example.image, size, config.color, example.path)
+    unmarked = np.broadcast_to(np.False_, size)  # takes no memory
+    return _Record(image, example.label, unmarked, True, int(index), "")
+
+
+def _read_leniently(examples: Sequence[Example], config, index: int) -> _Record:
+    """Decodes one example and its mask; an unreadable image becomes zeros and a problem."""
+    example = examples[index]
+    size = tuple(config.size)
+    try:
+        record = _read_strictly(examples, config, index)
+    except UserError as error:
+        channels = {"grey": 1, "rgb": 3}[config.color]
+        blank = np.zeros((*size, channels), np.float32)
+        return _Record(blank, example.label, np.zeros(size, bool), False, int(index), str(error))
+    if example.mask is None:
+        return record
+    shape = image_shape(example.image, example.path)
+    mask = decode_mask(example.mask, size, shape, f"mask of {example.path}")
+    return record._replace(mask=mask)

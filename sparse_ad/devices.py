@@ -1,0 +1,48 @@
+"""All local devices as one: images are spread over them, everything else is on each."""
+
+from collections.abc import Callable
+from functools import cache
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sparse_ad.errors import require
+
+
+@cache
+def mesh() -> Mesh:
+    """Returns the mesh of all local devices, with the one axis "data"."""
+    devices = jax.local_devices()
+    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+
+
+def check_batch(field: str, batch_size: int) -> None:
+    """Raises UserError unless the batch divides evenly among the devices."""
+    count = mesh().size
+    require(batch_size >= 1, field, batch_size, "must be at least 1")
+    remedy = f"is not divisible by the {count} devices that share a batch"
+    require(batch_size % count == 0, field, batch_size, remedy)
+
+
+def spread(images: np.ndarray) -> jax.Array:
+    """Returns images [n ...] on the devices, each holding an equal share of n."""
+    return jax.device_put(images, NamedSharding(mesh(), P("data")))
+
+
+def replicate(tree):
+    """Returns a pytree of arrays with a copy on every device."""
+    return jax.device_put(tree, NamedSharding(mesh(), P()))
+
+
+def by_image(function: Callable) -> Callable:
+    """Returns the compiled `function(params, images)`, each device working on its own images.
+
+    Every leaf of the result must have images as its first axis.
+    """
+    apart = jax.shard_map(
+        function, mesh=mesh(), in_specs=(P(), P("data")), out_specs=P("data"), check_vma=False
+    )
+    compiled = jax.jit(apart)
+    return lambda params, images: compiled(params, spread(images))

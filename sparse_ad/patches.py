@@ -1,0 +1,112 @@
+"""From images to patches, from patch errors back to images and to one score."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from sparse_ad.errors import require, require_choice
+from sparse_ad.types import Key
+
+
+def grid(length: int, size: int, stride: int) -> np.ndarray:
+    """Returns the first pixel of each patch along one side: 0, stride, 2 stride, ...
+
+    Errors: UserError where a patch is larger than the side, or size or stride is below 1.
+    """
+    require(size >= 1, "method.patch_size", size, "must be at least 1")
+    require(stride >= 1, "method.stride", stride, "must be at least 1")
+    remedy = f"is larger than the image side of {length}; make the patch smaller or data.size larger"
+    require(size <= length, "method.patch_size", size, remedy)
+    return np.arange(0, length - size + 1, stride)
+
+
+def extract(image: Float[Array, "h w c"], size: int, stride: int) -> Float[Array, "p d"]:
+    """Returns all patches of an image, row by row, each flattened from (size, size, c)."""
+    height, width, channels = image.shape
+    rows = grid(height, size, stride)[:, None] + np.arange(size)
+    columns = grid(width, size, stride)[:, None] + np.arange(size)
+    strips = image[rows]  # [rows size w c]
+    patches = strips[:, :, columns]  # [rows size columns size c]
+    return patches.transpose(0, 2, 1, 3, 4).reshape(-1, size * size * channels)
+
+
+def fold(
+    patches: Float[Array, "p d"], shape: tuple[int, int, int], size: int, stride: int
+) -> Float[Array, "h w c"]:
+    """Returns the adjoint of `extract`: patches added up where they overlap."""
+    like = jax.ShapeDtypeStruct(shape, patches.dtype)
+    return jax.linear_transpose(lambda image: extract(image, size, stride), like)(patches)[0]
+
+
+def average(
+    patches: Float[Array, "p d"], shape: tuple[int, int, int], size: int, stride: int
+) -> Float[Array, "h w c"]:
+    """Returns the image whose pixels are the means of the patches over them; 0 where none is."""
+    covered = fold(jnp.ones_like(patches), shape, size, stride)
+    return fold(patches, shape, size, stride) / jnp.maximum(covered, 1.0)
+
+
+def spreading(length: int, size: int, stride: int) -> np.ndarray:
+    """Returns the matrix [length patches] that gives a pixel the mean of the patches over it.
+
+    Pixels beyond the last patch take what the nearest covered pixel has.
+    """
+    starts = grid(length, size, stride)
+    pixels = np.minimum(np.arange(length), starts[-1] + size - 1)[:, None]
+    covers = (starts <= pixels) & (pixels < starts + size)
+    gap = ~covers.any(axis=1)  # where the stride is larger than the patch
+    nearest = np.abs(pixels - (starts + (size - 1) / 2)).argmin(axis=1)
+    covers[gap, nearest[gap]] = True
+    return (covers / covers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def error_map(
+    errors: Float[Array, " p"], shape: tuple[int, int], size: int, stride: int
+) -> Float[Array, "h w"]:
+    """Returns patch errors as an image: each pixel has the mean error of the patches over it.
+
+    The overlap is separable, so that folding is two small matrix products.
+    """
+    down, across = (spreading(length, size, stride) for length in shape)
+    table = errors.reshape(down.shape[1], across.shape[1])
+    return jnp.einsum("hi,ij,wj->hw", down, table, across, precision=lax.Precision.HIGHEST)
+
+
+def pooling(config) -> Callable[[Float[Array, " p"]], Float[Array, ""]]:
+    """Returns the function from an image's patch errors to its score.
+
+    top_sum: sum of the `top` largest (Imamura et al., section 3.2: 5); max: the largest;
+    top_mean: mean of the largest share `quantile`. Errors: UserError on a wrong field.
+    """
+    require(config.top >= 1, "method.top", config.top, "must be at least 1")
+    require(0 < config.quantile <= 1, "method.quantile", config.quantile, "must be in (0, 1]")
+
+    def top_sum(errors):
+        return jnp.sum(lax.top_k(errors, min(config.top, errors.shape[0]))[0])
+
+    def top_mean(errors):
+        return jnp.mean(lax.top_k(errors, max(1, round(config.quantile * errors.shape[0])))[0])
+
+    choices = {"top_sum": top_sum, "max": jnp.max, "top_mean": top_mean}
+    require_choice("method.pooling", config.pooling, choices)
+    return choices[config.pooling]
+
+
+def draw(
+    key: Key, images: Float[Array, "n h w c"], count: int, size: int
+) -> Float[Array, "count n d"]:
+    """Returns `count` patches from anywhere in each image, drawn with replacement."""
+    n, height, width, channels = images.shape
+    grid(height, size, 1), grid(width, size, 1)  # a patch must fit
+    tops, lefts = jax.random.split(key)
+    top = jax.random.randint(tops, (count, n), 0, height - size + 1)
+    left = jax.random.randint(lefts, (count, n), 0, width - size + 1)
+
+    def cut(image, top, left):
+        return lax.dynamic_slice(image, (top, left, 0), (size, size, channels)).ravel()
+
+    return jax.vmap(jax.vmap(cut), in_axes=(None, 0, 0))(images, top, left)

@@ -1,0 +1,58 @@
+"""FISTA: ISTA with momentum that is dropped whenever it points uphill."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sparse_ad.sparse.descent import descend
+from sparse_ad.sparse.lasso import Lasso, Solution, product, soft_threshold, spectral_bound
+
+
+class Momentum(NamedTuple):
+    code: Float[Array, " k"]
+    ahead: Float[Array, " k"]  # where the next gradient is taken
+    weight: Float[Array, ""]
+
+
+def fista(
+    lasso: Lasso,
+    start: Float[Array, " k"] | None = None,
+    *,
+    max_steps: int,
+    tolerance: float,
+    nonnegative: bool = False,
+) -> Solution:
+    """Solves one lasso by accelerated proximal gradient steps with adaptive restart.
+
+        z' = shrink(y + (D x - y G) / L, penalty / L)
+        t' = (1 + sqrt(1 + 4 t^2)) / 2,   y' = z' + (t - 1) / t' (z' - z)
+        t' = 1, y' = z'  where (y - z') . (z' - z) > 0
+
+    Errors: none under jit; see `descend` for how it stops.
+    Source: Beck & Teboulle (2009), Eq. (4.1)-(4.3); restart: O'Donoghue & Candes (2015),
+    gradient scheme, Eq. (13).
+    """
+    gram = product(lasso.dictionary, lasso.dictionary.T)
+    correlation = product(lasso.dictionary, lasso.signal)
+    rate = 1.0 / spectral_bound(gram)
+
+    def advance(state: Momentum) -> Momentum:
+        moved = state.ahead + rate * (correlation - product(state.ahead, gram))
+        code = soft_threshold(moved, rate * lasso.penalty, nonnegative)
+        change = code - state.code
+        uphill = jnp.sum((state.ahead - code) * change) > 0.0
+        weight = jnp.where(uphill, 1.0, 0.5 * (1.0 + jnp.sqrt(1.0 + 4.0 * state.weight**2)))
+        push = jnp.where(uphill, 0.0, (state.weight - 1.0) / weight)
+        return Momentum(code, code + push * change, weight)
+
+    code = jnp.zeros_like(correlation) if start is None else start
+    return descend(
+        lasso,
+        Momentum(code, code, jnp.ones((), code.dtype)),
+        advance,
+        lambda state: state.code,
+        max_steps=max_steps,
+        tolerance=tolerance,
+        nonnegative=nonnegative,
+    )

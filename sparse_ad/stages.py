@@ -1,0 +1,139 @@
+"""What a launch does, stage by stage: fit, evaluate, predict."""
+
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+from absl import logging
+
+from sparse_ad import data, evaluate, methods, report, train
+from sparse_ad.data.folder import list_images
+from sparse_ad.devices import by_image, check_batch, mesh
+from sparse_ad.errors import UserError
+from sparse_ad.files import read_json, write_json
+from sparse_ad.pictures import gather_pictures
+from sparse_ad.types import Example, Splits
+from sparse_ad.workdir import finished, open_workdir
+
+
+def fit(config, workdir: Path) -> None:
+    """Fits the detector and sets its threshold: checkpoints, fit.json, calibration.json."""
+    method = methods.build(config.method)
+    splits = load_data(config)
+    open_workdir(workdir, config)
+    prepare(method, config, splits, workdir)
+
+
+def run(config, workdir: Path) -> None:
+    """Fits, evaluates and reports; a workdir that holds all of it is left as it is."""
+    if finished(workdir, config):
+        logging.info("%s is finished: see %s", workdir, workdir / "report.html")
+        print(report.format_results(read_json(workdir / "results.json")))
+        return
+    method = methods.build(config.method)
+    splits = load_data(config)
+    open_workdir(workdir, config)
+    params, record, calibration = prepare(method, config, splits, workdir)
+    measure(method, params, config, splits, calibration, record, workdir)
+
+
+def evaluate_fitted(config, workdir: Path) -> None:
+    """Evaluates and reports a fitted workdir, whose threshold may be set anew."""
+    method = methods.build(config.method)
+    splits = load_data(config)
+    params = train.load(method, config, workdir)
+    open_workdir(workdir, config)
+    record = read_json(workdir / "fit.json")
+    calibration = calibrate(method, params, config, splits, workdir)
+    measure(method, params, config, splits, calibration, record, workdir)
+
+
+def predict(config, workdir: Path, images: Path, output: Path) -> None:
+    """Scores a folder of images by a fitted workdir: scores.csv and heat-map overlays."""
+    method = methods.build(config.method)
+    check_batch("evaluation.batch_size", config.evaluation.batch_size)
+    params = train.load(method, config, workdir)
+    calibration = read_json(workdir / "calibration.json")
+    examples = [Example(path, 0, "", None, path.name, path.name) for path in list_images(images)]
+    rows = []
+    with stage("predict"):
+        score = by_image(method.score)
+        for found in evaluate.predict(score, params, examples, calibration, config):
+            rows.append({name: found.row[name] for name in ("path", "score", "threshold", "flagged")})
+            if found.problem:
+                logging.warning("skipped: %s", found.problem)
+            else:
+                name = f"{found.row['path']}.png"
+                report.write_overlay(
+                    output / "overlays" / name, found.image, found.map, calibration["scale"]
+                )
+        report.write_scores(output / "scores.csv", rows)
+    flagged = sum(bool(row["flagged"]) for row in rows)
+    print(f"{flagged} of {len(rows)} images flagged: {output / 'scores.csv'}, {output / 'overlays'}")
+
+
+def load_data(config) -> Splits:
+    """Loads the splits, and logs what there is and where it will be worked on."""
+    check_batch("fit.batch_size", config.fit.batch_size)
+    check_batch("evaluation.batch_size", config.evaluation.batch_size)
+    with stage("data"):
+        splits = data.load(config.data, config.seed)
+    logging.info("%d %s device(s): %s", mesh().size, jax.default_backend(), jax.devices()[0])
+    logging.info(
+        "%d training, %d calibration, %d test images at %d x %d, %s",
+        *(len(part) for part in splits),
+        *config.data.size,
+        config.data.color,
+    )
+    return splits
+
+
+def prepare(method, config, splits: Splits, workdir: Path):
+    """Returns fitted parameters, the record of the fit, and the calibration."""
+    with stage("fit"):
+        params, record = train.fit(method, config, splits.train, workdir)
+    logging.info("fitted: %s", ", ".join(f"{k} {v:.4g}" for k, v in record["last"].items()))
+    return params, record, calibrate(method, params, config, splits, workdir)
+
+
+def calibrate(method, params, config, splits: Splits, workdir: Path) -> dict:
+    """Sets the threshold on held-out normal images; written to calibration.json."""
+    with stage("calibrate"):
+        score = by_image(method.score)
+        calibration = evaluate.calibrate(score, params, splits.calibration, config)
+    write_json(workdir / "calibration.json", calibration)
+    threshold = calibration["threshold"]
+    logging.info("threshold %.4g: %s", threshold["value"], report.describe_threshold(threshold))
+    return calibration
+
+
+def measure(method, params, config, splits, calibration, record, workdir: Path) -> None:
+    """Evaluates on the test images and writes results and report."""
+    score = by_image(method.score)
+    with stage("evaluate"):
+        results, rows = evaluate.evaluate(score, params, splits, calibration, config, record)
+    for name, value in results["score_info"].items():
+        logging.info("scoring: %s %.4g", name, value)
+    with stage("report"):
+        pictures = gather_pictures(method, score, params, splits.test, rows, config)
+        page = report.write_report(workdir, results, rows, pictures)
+    report.write_results(workdir, results, rows)  # last: their presence says "finished"
+    print(report.format_results(results))
+    print(f"report: {page}")
+
+
+@contextmanager
+def stage(name: str):
+    """Logs how long a stage took."""
+    start = time.monotonic()
+    logging.info("%s ...", name)
+    yield
+    logging.info("%s took %.1f s", name, time.monotonic() - start)
+
+
+def require_directory(flag: str, path: str) -> Path:
+    """Returns a path that must be an existing folder. Raises: UserError naming the flag."""
+    if not path or not Path(path).is_dir():
+        raise UserError(f"--{flag} = {path!r}: is not a folder; give one that holds images")
+    return Path(path)
