@@ -8,10 +8,12 @@
 config can be set: --config.method.penalty=0.5. Fields and defaults: configs/base.py.
 """
 
+import logging
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -49,12 +51,23 @@ def guarded(argv) -> None:
     """Runs main; a mistake of the user's is one line and exit code 2."""
     from sparse_ad.errors import UserError
 
+    set_up_log()
     try:
         main(argv)
     except UserError as error:
-        logging.flush()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def set_up_log() -> None:
+    """Shows what sparse_ad says; of what libraries say through absl, the warnings."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    log = logging.getLogger("sparse_ad")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -75,5 +88,4 @@ def parse(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.INFO)
     app.run(guarded, flags_parser=parse)

@@ -19,18 +19,21 @@ def grid(length: int, size: int, stride: int) -> np.ndarray:
     """
     require(size >= 1, "method.patch_size", size, "must be at least 1")
     require(stride >= 1, "method.stride", stride, "must be at least 1")
-    remedy = f"is larger than the image side of {length}; make the patch smaller or data.size larger"
+    remedy = f"exceeds the image side of {length}; make the patch smaller or data.size larger"
     require(size <= length, "method.patch_size", size, remedy)
     return np.arange(0, length - size + 1, stride)
+
+
+def window(length: int, size: int, stride: int) -> np.ndarray:
+    """Returns the pixels of each patch along one side: [patches size]."""
+    return grid(length, size, stride)[:, None] + np.arange(size)
 
 
 def extract(image: Float[Array, "h w c"], size: int, stride: int) -> Float[Array, "p d"]:
     """Returns all patches of an image, row by row, each flattened from (size, size, c)."""
     height, width, channels = image.shape
-    rows = grid(height, size, stride)[:, None] + np.arange(size)
-    columns = grid(width, size, stride)[:, None] + np.arange(size)
-    strips = image[rows]  # [rows size w c]
-    patches = strips[:, :, columns]  # [rows size columns size c]
+    strips = image[window(height, size, stride)]  # [rows size w c]
+    patches = strips[:, :, window(width, size, stride)]  # [rows size columns size c]
     return patches.transpose(0, 2, 1, 3, 4).reshape(-1, size * size * channels)
 
 
@@ -46,8 +49,10 @@ def average(
     patches: Float[Array, "p d"], shape: tuple[int, int, int], size: int, stride: int
 ) -> Float[Array, "h w c"]:
     """Returns the image whose pixels are the means of the patches over them; 0 where none is."""
-    covered = fold(jnp.ones_like(patches), shape, size, stride)
-    return fold(patches, shape, size, stride) / jnp.maximum(covered, 1.0)
+    down, across = (np.bincount(window(length, size, stride).ravel()) for length in shape[:2])
+    covered = np.zeros((*shape[:2], 1), np.float32)
+    covered[: len(down), : len(across), 0] = np.outer(down, across)
+    return fold(patches, shape, size, stride) / np.maximum(covered, 1.0)
 
 
 def spreading(length: int, size: int, stride: int) -> np.ndarray:

@@ -1,11 +1,11 @@
 """What a launch does, stage by stage: fit, evaluate, predict."""
 
+import logging
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import jax
-from absl import logging
 
 from sparse_ad import data, evaluate, methods, report, train
 from sparse_ad.data.folder import list_images
@@ -15,6 +15,8 @@ from sparse_ad.files import read_json, write_json
 from sparse_ad.pictures import gather_pictures
 from sparse_ad.types import Example, Splits
 from sparse_ad.workdir import finished, open_workdir
+
+log = logging.getLogger(__name__)
 
 
 def fit(config, workdir: Path) -> None:
@@ -28,7 +30,7 @@ def fit(config, workdir: Path) -> None:
 def run(config, workdir: Path) -> None:
     """Fits, evaluates and reports; a workdir that holds all of it is left as it is."""
     if finished(workdir, config):
-        logging.info("%s is finished: see %s", workdir, workdir / "report.html")
+        log.info("%s is finished: see %s", workdir, workdir / "report.html")
         print(report.format_results(read_json(workdir / "results.json")))
         return
     method = methods.build(config.method)
@@ -60,9 +62,9 @@ def predict(config, workdir: Path, images: Path, output: Path) -> None:
     with stage("predict"):
         score = by_image(method.score)
         for found in evaluate.predict(score, params, examples, calibration, config):
-            rows.append({name: found.row[name] for name in ("path", "score", "threshold", "flagged")})
+            rows.append(found.row | {"kind": None, "label": None})  # nobody knows them
             if found.problem:
-                logging.warning("skipped: %s", found.problem)
+                log.warning("skipped: %s", found.problem)
             else:
                 name = f"{found.row['path']}.png"
                 report.write_overlay(
@@ -70,7 +72,9 @@ def predict(config, workdir: Path, images: Path, output: Path) -> None:
                 )
         report.write_scores(output / "scores.csv", rows)
     flagged = sum(bool(row["flagged"]) for row in rows)
-    print(f"{flagged} of {len(rows)} images flagged: {output / 'scores.csv'}, {output / 'overlays'}")
+    print(
+        f"{flagged} of {len(rows)} images flagged: {output / 'scores.csv'}, {output / 'overlays'}"
+    )
 
 
 def load_data(config) -> Splits:
@@ -79,8 +83,8 @@ def load_data(config) -> Splits:
     check_batch("evaluation.batch_size", config.evaluation.batch_size)
     with stage("data"):
         splits = data.load(config.data, config.seed)
-    logging.info("%d %s device(s): %s", mesh().size, jax.default_backend(), jax.devices()[0])
-    logging.info(
+    log.info("%d %s device(s): %s", mesh().size, jax.default_backend(), jax.devices()[0])
+    log.info(
         "%d training, %d calibration, %d test images at %d x %d, %s",
         *(len(part) for part in splits),
         *config.data.size,
@@ -93,7 +97,7 @@ def prepare(method, config, splits: Splits, workdir: Path):
     """Returns fitted parameters, the record of the fit, and the calibration."""
     with stage("fit"):
         params, record = train.fit(method, config, splits.train, workdir)
-    logging.info("fitted: %s", ", ".join(f"{k} {v:.4g}" for k, v in record["last"].items()))
+    log.info("fitted: %s", ", ".join(f"{k} {v:.4g}" for k, v in record["last"].items()))
     return params, record, calibrate(method, params, config, splits, workdir)
 
 
@@ -104,7 +108,7 @@ def calibrate(method, params, config, splits: Splits, workdir: Path) -> dict:
         calibration = evaluate.calibrate(score, params, splits.calibration, config)
     write_json(workdir / "calibration.json", calibration)
     threshold = calibration["threshold"]
-    logging.info("threshold %.4g: %s", threshold["value"], report.describe_threshold(threshold))
+    log.info("threshold %.4g: %s", threshold["value"], report.describe_threshold(threshold))
     return calibration
 
 
@@ -114,7 +118,7 @@ def measure(method, params, config, splits, calibration, record, workdir: Path) 
     with stage("evaluate"):
         results, rows = evaluate.evaluate(score, params, splits, calibration, config, record)
     for name, value in results["score_info"].items():
-        logging.info("scoring: %s %.4g", name, value)
+        log.info("scoring: %s %.4g", name, value)
     with stage("report"):
         pictures = gather_pictures(method, score, params, splits.test, rows, config)
         page = report.write_report(workdir, results, rows, pictures)
@@ -127,9 +131,9 @@ def measure(method, params, config, splits, calibration, record, workdir: Path) 
 def stage(name: str):
     """Logs how long a stage took."""
     start = time.monotonic()
-    logging.info("%s ...", name)
+    log.info("%s ...", name)
     yield
-    logging.info("%s took %.1f s", name, time.monotonic() - start)
+    log.info("%s took %.1f s", name, time.monotonic() - start)
 
 
 def require_directory(flag: str, path: str) -> Path:

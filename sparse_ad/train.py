@@ -103,7 +103,9 @@ def fit(
 def load(method: Method, config, workdir: Path) -> Params:
     """Returns the parameters of a finished fit. Errors: UserError where there is none."""
     if not (workdir / "fit.json").exists():
-        raise UserError(f"{workdir}: holds no finished fit; run --mode=fit with this --workdir first")
+        raise UserError(
+            f"{workdir}: holds no finished fit; run --mode=fit with this --workdir first"
+        )
     checkpoints = Checkpoints(workdir / "checkpoints")
     state, _ = checkpoints.restore(checkpoints.latest(), state_like(method, config))
     checkpoints.close()

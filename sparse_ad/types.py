@@ -32,7 +32,7 @@ class Example(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """A data set, split for the protocol: fit on train, threshold on calibration, measure on test."""
+    """A data set, split: fit on train, set the threshold on calibration, measure on test."""
 
     train: tuple[Example, ...]  # normal only
     calibration: tuple[Example, ...]  # normal only, held out from train

@@ -3,13 +3,14 @@
 Source: Bergmann et al., "MVTec AD", CVPR 2019 (layout and image counts).
 """
 
+import logging
 from pathlib import Path
-
-from absl import logging
 
 from sparse_ad.data.decode import check_mask_shape, image_shape
 from sparse_ad.errors import UserError, require
 from sparse_ad.types import Example
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
@@ -117,7 +118,7 @@ def _check_mask_shapes(examples: tuple[Example, ...]) -> None:
 def _check_counts(category: str, train: int, test: int) -> None:
     expected = MVTEC_COUNTS.get(category)
     if expected and expected != (train, test):
-        logging.warning(
+        log.warning(
             "%s: %d training and %d test images; MVTec AD's %s has %d and %d",
             *(category, train, test, category, *expected),
         )

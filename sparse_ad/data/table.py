@@ -1,12 +1,13 @@
 """CSV tables that name the images of a set."""
 
 import csv
+import logging
 from collections.abc import Collection
 from pathlib import Path
 
-from absl import logging
-
 from sparse_ad.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def read_rows(table: Path, columns: Collection[str]) -> list[dict[str, str]]:
@@ -31,4 +32,4 @@ def check_complete(table: Path, named: Collection[str], files: Collection[str], 
             "complete the download"
         )
     if extra:
-        logging.warning("%s: %d images have no row, such as %s", table, len(extra), extra[0])
+        log.warning("%s: %d images have no row, such as %s", table, len(extra), extra[0])

@@ -53,9 +53,7 @@ def begin_dictionary(key: Key, signals: Float[Array, "m d"], atoms: int) -> Stat
     noise = unit(jax.random.normal(jitter, rows.shape, rows.dtype))
     amount = jnp.where(few | (jnp.linalg.norm(rows, axis=-1, keepdims=True) == 0.0), 0.1, 0.0)
     zero = jnp.zeros_like(rows)
-    return Statistics(
-        unit(rows + amount * noise), zero @ zero.T, zero, jnp.zeros((), jnp.int32)
-    )
+    return Statistics(unit(rows + amount * noise), zero @ zero.T, zero, jnp.zeros((), jnp.int32))
 
 
 def learn(

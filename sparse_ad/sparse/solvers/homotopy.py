@@ -191,7 +191,5 @@ def homotopy(
         begin(correlation, lasso.penalty, slots, nonnegative),
     )
     code = refine(lasso, path, nonnegative)
-    rest = fista(
-        lasso, code, max_steps=max_steps, tolerance=tolerance, nonnegative=nonnegative
-    )
+    rest = fista(lasso, code, max_steps=max_steps, tolerance=tolerance, nonnegative=nonnegative)
     return rest._replace(steps=path.steps + rest.steps)
