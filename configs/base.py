@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
                 "patch_size": 16,
                 "stride": 4,
                 "remove_mean": True,  # of each patch
-                "scale": "global",  # global | patch | none: what patches are divided by
+                "scale": "global",  # global | image | patch | none: whose deviation patches are divided by
                 "atoms": 200,
                 "penalty": 1.0,
                 "nonnegative": False,

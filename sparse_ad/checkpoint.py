@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from sparse_ad.checksums import verify_checksums, write_checksums
 from sparse_ad.errors import UserError
 from sparse_ad.types import State
 
@@ -15,13 +16,11 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self.folder = folder.absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, enable_async_checkpointing=False, create=True
+        )
         try:
-            self.manager = ocp.CheckpointManager(
-                self.folder,
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=2, enable_async_checkpointing=False, create=True
-                ),
-            )
+            self.manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
             raise UserError(
                 f"{folder}: cannot hold checkpoints ({error.strerror}); choose another --workdir"
@@ -36,18 +35,16 @@ class Checkpoints:
 
         Errors: UserError where the disk refuses; earlier checkpoints are untouched.
         """
+        items = ocp.args.Composite(  # a dict: Orbax takes no state that is one bare array
+            state=ocp.args.StandardSave({"state": state}), position=ocp.args.JsonSave(position)
+        )
         try:
-            self.manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
-                ),
-                force=True,
-            )
+            self.manager.save(step, args=items, force=True)
+            write_checksums(self.folder / str(step))
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{self.folder}: checkpoint of step {step} could not be written "
-                f"({str(error).splitlines()[0][:200]}); free some disk and run the command again"
+                f"({_reason(error)}); make room, and the same command goes on"
             ) from error
 
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
@@ -55,19 +52,24 @@ class Checkpoints:
 
         Errors: UserError where the checkpoint does not fit `like` or is damaged.
         """
+        folder = self.folder / str(step)
+        verify_checksums(folder)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore({"state": like}), position=ocp.args.JsonRestore()
+        )
         try:
-            saved = self.manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(like), position=ocp.args.JsonRestore()
-                ),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            saved = self.manager.restore(step, args=items)
+        except Exception as error:  # TensorStore raises it bare
             raise UserError(
-                f"{self.folder / str(step)}: not a checkpoint of this config "
-                f"({str(error).splitlines()[0][:200]}); choose another --workdir or delete it"
+                f"{folder}: not a checkpoint of this config, or damaged ({_reason(error)}); "
+                "delete it or choose another --workdir"
             ) from error
-        return jax.tree.map(jax.numpy.asarray, saved["state"]), saved["position"]
+        return jax.tree.map(jax.numpy.asarray, saved["state"]["state"]), saved["position"]
 
     def close(self) -> None:
         self.manager.close()
+
+
+def _reason(error: Exception) -> str:
+    """Returns the beginning of a message: those of TensorStore go on for pages."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from sparse_ad import environment, metrics, pixels, thresholds
+from sparse_ad import metrics, pixels, thresholds
+from sparse_ad.devices import check_batch
 from sparse_ad.errors import UserError, require
 from sparse_ad.scoring import (
     Score,
@@ -16,6 +17,7 @@ from sparse_ad.scoring import (
     score_images,
 )
 from sparse_ad.types import Example, Params, Splits
+from sparse_ad.workdir import environment_of
 
 Row = dict[str, Any]  # of scores.csv: path, kind, label, score, threshold, flagged
 NO_MAP = np.zeros((0, 0), np.float32)
@@ -28,6 +30,16 @@ class Prediction(NamedTuple):
     image: Float[np.ndarray, "h w c"]  # 0..1
     map: Float[np.ndarray, "h w"]
     problem: str  # why it could not be read; "" where all is well
+
+
+def check(config: Any) -> None:
+    """Raises UserError for a field of the `evaluation` section that is out of range."""
+    check_batch("evaluation.batch_size", config.batch_size)
+    share = "give a share between 0 and 1"
+    rate, unreadable = config.false_alarm_rate, config.max_unreadable
+    require(0 < rate < 1, "evaluation.false_alarm_rate", rate, f"{share}, both excluded")
+    require(0 <= unreadable <= 1, "evaluation.max_unreadable", unreadable, share)
+    require(config.bootstrap >= 1, "evaluation.bootstrap", config.bootstrap, "give 1 or more")
 
 
 def calibrate(
@@ -76,8 +88,9 @@ def evaluate(
 ) -> tuple[dict[str, Any], list[Row]]:
     """Measures the detector on the test images at the threshold of `calibration`.
 
-    Anomalous images without a known mask are left out of the pixel figures; normal ones count as
-    normal pixels throughout. Only `oracle` has seen test labels before it decided anything.
+    Anomalous images whose mask is not known, or marks nothing, are left out of the pixel figures
+    and counted there as `left_out`; normal ones count as normal pixels throughout. Only `oracle`
+    has seen test labels before it decided anything.
 
     Returns: (results, rows): results as plain values for results.json, a row for each image that
     could be read.
@@ -86,9 +99,11 @@ def evaluate(
     """
     require(len(splits.test) > 0, "test images", 0, "check data.name and data.root")
     origin = calibration["scale"]["low"]
-    seconds, images, counts = [], [], []
+    seconds, images, counts, left_out = [], [], [], 0
     for image in score_images(score, params, splits.test, config, "evaluate", seconds):
-        if not image.problem and (image.example.label == 0 or image.example.mask is not None):
+        if not image.problem and image.example.label == 1 and not image.mask.any():
+            left_out += 1
+        elif not image.problem:
             counts.append(pixels.count_pixels(image.map, image.mask, origin))
         images.append(_without_pixels(image))
     skipped = check_readable(images, config.evaluation.max_unreadable)
@@ -98,13 +113,14 @@ def evaluate(
     results = {
         "name": config.name,
         "config": config.to_dict(),
-        "environment": environment.describe(),
+        "environment": environment_of(config),
         "fit": fit_record,
         "counts": _count(splits, rows, skipped),
         "threshold": calibration["threshold"],
         "scale": calibration["scale"],
         **_quality(rows, config),
-        "pixel": pixels.measure_pixels(counts, config.evaluation.bootstrap, config.seed),
+        "pixel": pixels.measure_pixels(counts, config.evaluation.bootstrap, config.seed)
+        | {"left_out": left_out},
         "score_info": _mean_info(scored),
         # Where calibration ran in this process, it was the one that waited for the compiler.
         "cost": cost

@@ -4,9 +4,10 @@ Everything is written beside its target, flushed to the disk and renamed over it
 full disk leaves the old file, never half of the new one.
 """
 
+import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def write_json(path: Path | str, content: Any) -> None:
 
 
 def append_line(path: Path | str, content: dict[str, Any]) -> None:
-    """Appends one line of strict JSON (a line is short enough to reach the file in one write).
+    """Appends one line of strict JSON, whole or not at all.
 
     A line that a kill cut short is first ended, so that it spoils no other.
     Raises: as `write_bytes`.
@@ -64,18 +65,27 @@ def append_line(path: Path | str, content: dict[str, Any]) -> None:
             if end := file.seek(0, os.SEEK_END):
                 file.seek(end - 1)
                 line = line if file.read(1) == b"\n" else b"\n" + line
-            file.write(line)
+            if file.write(line) < len(line):  # a full disk takes a part, and says nothing
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def read_json(path: Path | str) -> Any:
-    """Reads JSON. Raises: UserError when the file is missing, unreadable or not JSON."""
+def read_json(path: Path | str, fields: Sequence[str] = ()) -> Any:
+    """Reads JSON; where `fields` are named, an object that has them.
+
+    Raises: UserError when the file is missing, unreadable, not JSON or lacks a field.
+    """
     path = Path(path)
     try:
-        return json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}: is the workdir right?") from error
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
         raise UserError(f"{path}: not JSON ({error}): delete it and make it anew") from error
+    for field in fields:
+        if not (isinstance(content, dict) and field in content):
+            raise UserError(f"{path}: has no field {field!r}: delete it and make it anew")
+    return content
 
 
 @contextmanager

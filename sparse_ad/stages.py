@@ -9,58 +9,68 @@ import jax
 
 from sparse_ad import data, evaluate, methods, report, train
 from sparse_ad.data.folder import list_images
-from sparse_ad.devices import by_image, check_batch, mesh
+from sparse_ad.devices import by_image, mesh
 from sparse_ad.errors import UserError
 from sparse_ad.files import read_json, write_json
 from sparse_ad.pictures import gather_pictures
 from sparse_ad.types import Example, Splits
-from sparse_ad.workdir import finished, open_workdir
+from sparse_ad.workdir import (
+    CALIBRATION,
+    is_finished,
+    is_fitted,
+    open_workdir,
+    plain,
+    require_fitted,
+)
 
 log = logging.getLogger(__name__)
 
 
 def fit(config, workdir: Path) -> None:
     """Fits the detector and sets its threshold: checkpoints, fit.json, calibration.json."""
-    method = methods.build(config.method)
+    if is_fitted(workdir, config):
+        log.info("%s is fitted already: --mode=run or evaluate goes on from there", workdir)
+        return
+    method, score = build(config)
     splits = load_data(config)
     open_workdir(workdir, config)
-    prepare(method, config, splits, workdir)
+    prepare(method, score, config, splits, workdir)
 
 
 def run(config, workdir: Path) -> None:
     """Fits, evaluates and reports; a workdir that holds all of it is left as it is."""
-    if finished(workdir, config):
-        log.info("%s is finished: see %s", workdir, workdir / "report.html")
+    if is_finished(workdir, config):
+        log.info("%s is finished already: see %s", workdir, workdir / "report.html")
         print(report.format_results(read_json(workdir / "results.json")))
         return
-    method = methods.build(config.method)
+    method, score = build(config)
     splits = load_data(config)
     open_workdir(workdir, config)
-    params, record, calibration = prepare(method, config, splits, workdir)
-    measure(method, params, config, splits, calibration, record, workdir)
+    params, record, calibration = prepare(method, score, config, splits, workdir)
+    measure(method, score, params, config, splits, calibration, record, workdir)
 
 
 def evaluate_fitted(config, workdir: Path) -> None:
     """Evaluates and reports a fitted workdir, whose threshold may be set anew."""
-    method = methods.build(config.method)
-    splits = load_data(config)
+    require_fitted(workdir, config)
+    method, score = build(config)
     params = train.load(method, config, workdir)
+    splits = load_data(config)
     open_workdir(workdir, config)
     record = read_json(workdir / "fit.json")
-    calibration = calibrate(method, params, config, splits, workdir)
-    measure(method, params, config, splits, calibration, record, workdir)
+    calibration = calibrate(score, params, config, splits, workdir)
+    measure(method, score, params, config, splits, calibration, record, workdir)
 
 
 def predict(config, workdir: Path, images: Path, output: Path) -> None:
     """Scores a folder of images by a fitted workdir: scores.csv and heat-map overlays."""
-    method = methods.build(config.method)
-    check_batch("evaluation.batch_size", config.evaluation.batch_size)
-    params = train.load(method, config, workdir)
-    calibration = read_json(workdir / "calibration.json")
+    require_fitted(workdir, config)
+    calibration = read_json(workdir / "calibration.json", CALIBRATION)
     examples = [Example(path, 0, "", None, path.name, path.name) for path in list_images(images)]
+    method, score = build(config)
+    params = train.load(method, config, workdir)
     rows = []
     with stage("predict"):
-        score = by_image(method.score)
         for found in evaluate.predict(score, params, examples, calibration, config):
             rows.append(found.row | {"kind": None, "label": None})  # nobody knows them
             if found.problem:
@@ -77,10 +87,22 @@ def predict(config, workdir: Path, images: Path, output: Path) -> None:
     )
 
 
+def build(config):
+    """Returns the detector and its compiled score, after a look at what could fail only later.
+
+    Raises: UserError for a field out of range, or a method that does not fit the images.
+    """
+    data.check(config.data, config.seed)
+    train.check(config)
+    evaluate.check(config.evaluation)
+    method = methods.build(config.method)
+    train.state_like(method, config)
+    log.info("method: %s", ", ".join(f"{name} {value}" for name, value in config.method.items()))
+    return method, by_image(method.score)
+
+
 def load_data(config) -> Splits:
     """Loads the splits, and logs what there is and where it will be worked on."""
-    check_batch("fit.batch_size", config.fit.batch_size)
-    check_batch("evaluation.batch_size", config.evaluation.batch_size)
     with stage("data"):
         splits = data.load(config.data, config.seed)
     log.info("%d %s device(s): %s", mesh().size, jax.default_backend(), jax.devices()[0])
@@ -93,32 +115,31 @@ def load_data(config) -> Splits:
     return splits
 
 
-def prepare(method, config, splits: Splits, workdir: Path):
+def prepare(method, score, config, splits: Splits, workdir: Path):
     """Returns fitted parameters, the record of the fit, and the calibration."""
     with stage("fit"):
         params, record = train.fit(method, config, splits.train, workdir)
     log.info("fitted: %s", ", ".join(f"{k} {v:.4g}" for k, v in record["last"].items()))
-    return params, record, calibrate(method, params, config, splits, workdir)
+    return params, record, calibrate(score, params, config, splits, workdir)
 
 
-def calibrate(method, params, config, splits: Splits, workdir: Path) -> dict:
+def calibrate(score, params, config, splits: Splits, workdir: Path) -> dict:
     """Sets the threshold on held-out normal images; written to calibration.json."""
     with stage("calibrate"):
-        score = by_image(method.score)
         calibration = evaluate.calibrate(score, params, splits.calibration, config)
+    calibration["evaluation"] = plain(config)["evaluation"]
     write_json(workdir / "calibration.json", calibration)
     threshold = calibration["threshold"]
     log.info("threshold %.4g: %s", threshold["value"], report.describe_threshold(threshold))
     return calibration
 
 
-def measure(method, params, config, splits, calibration, record, workdir: Path) -> None:
+def measure(method, score, params, config, splits, calibration, record, workdir: Path) -> None:
     """Evaluates on the test images and writes results and report."""
-    score = by_image(method.score)
     with stage("evaluate"):
         results, rows = evaluate.evaluate(score, params, splits, calibration, config, record)
-    for name, value in results["score_info"].items():
-        log.info("scoring: %s %.4g", name, value)
+    info = results["score_info"].items()
+    log.info("scoring: %s", ", ".join(f"{name} {value:.4g}" for name, value in info))
     with stage("report"):
         pictures = gather_pictures(method, score, params, splits.test, rows, config)
         page = report.write_report(workdir, results, rows, pictures)
@@ -136,8 +157,10 @@ def stage(name: str):
     log.info("%s took %.1f s", name, time.monotonic() - start)
 
 
-def require_directory(flag: str, path: str) -> Path:
+def require_directory(flag: str, path: str | None) -> Path:
     """Returns a path that must be an existing folder. Raises: UserError naming the flag."""
-    if not path or not Path(path).is_dir():
+    if not path:
+        raise UserError(f"--{flag}: is missing; give a folder that holds images")
+    if not Path(path).is_dir():
         raise UserError(f"--{flag} = {path!r}: is not a folder; give one that holds images")
     return Path(path)

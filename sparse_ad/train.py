@@ -1,31 +1,44 @@
 """The one loop that fits every detector: resumes bit for bit, stops cleanly, shards by images."""
 
+import hashlib
 import math
-import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
 from sparse_ad.checkpoint import Checkpoints
 from sparse_ad.data.pipeline import training_batches
 from sparse_ad.devices import check_batch, replicate, spread
 from sparse_ad.errors import UserError, require
-from sparse_ad.files import append_line, write_json, write_text
+from sparse_ad.files import read_json, write_json
+from sparse_ad.metrics_log import MetricsLog
+from sparse_ad.stopping import Stopped, StopSignals
 from sparse_ad.types import Example, Method, Params, State
 
 
-class Stopped(SystemExit):
-    """A signal asked the fit to end; it did so after saving a checkpoint."""
+class Place(NamedTuple):
+    """Where a fit stands."""
+
+    step: int
+    state: State
+    seconds: float  # that it took so far
+
+
+def check(config) -> None:
+    """Raises UserError for a field of the `fit` section that is out of range."""
+    check_batch("fit.batch_size", config.fit.batch_size)
+    passes, between = config.fit.passes, config.fit.checkpoint_seconds
+    require(0 < passes < math.inf, "fit.passes", passes, "must be positive and finite")
+    require(between >= 0, "fit.checkpoint_seconds", between, "must be 0 (each step) or more")
 
 
 def total_steps(config, count: int) -> int:
     """Returns how many batches the fit takes for `passes` over `count` images."""
-    check_batch("fit.batch_size", config.fit.batch_size)
-    require(config.fit.passes > 0, "fit.passes", config.fit.passes, "must be positive")
     return math.ceil(config.fit.passes * count / config.fit.batch_size)
 
 
@@ -34,7 +47,10 @@ def channels(config) -> int:
 
 
 def state_like(method: Method, config) -> State:
-    """Returns the shapes and types of the method's state, without any data."""
+    """Returns the shapes and types of the method's state, without any data.
+
+    Errors: UserError where images and method do not go together.
+    """
     shape = (config.fit.batch_size, *config.data.size, channels(config))
     return jax.eval_shape(method.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
 
@@ -48,109 +64,83 @@ def fit(
     position in the data: a fit that was killed and started again ends with the same bits.
 
     Returns the parameters and a record of the fit. Errors: UserError on an unreadable training
-    image, a full disk, or a value that is no longer finite (naming the step).
+    image, a full disk, a value that is no longer finite (naming the step), or other training
+    images than the checkpoint saw. Raises `Stopped` on a signal, after saving a checkpoint.
     """
     steps = total_steps(config, len(examples))
     key = jax.random.key(config.seed)
     checkpoints = Checkpoints(workdir / "checkpoints")
-    batches = iter(training_batches(examples, config.data, config.fit.batch_size, config.seed))
-    done = checkpoints.latest()
-    if done is None:
-        done, seconds = 0, 0.0
-        fresh = batches.get_state()
-        state = jax.jit(method.init)(key, spread(next(batches).image))
-        batches.set_state(fresh)
-    else:
-        state, position = checkpoints.restore(done, state_like(method, config))
-        batches.set_state(position["data"])
-        seconds = position["seconds"]
-    state = replicate(state)
+    batches = training_batches(examples, config.data, config.fit.batch_size, config.seed)
+    place = _begin(method, config, key, batches, checkpoints, examples)
+    done, state, seconds = place.step, replicate(place.state), place.seconds
     log = MetricsLog(workdir / "metrics.jsonl", done)
-    started = time.monotonic() - seconds
-    saved_at = time.monotonic()
+    saved, saved_at = done, time.monotonic()
+    started = saved_at - seconds
     update = jax.jit(method.update, donate_argnums=1)
 
-    def save(step: int) -> None:
+    def save() -> None:
+        nonlocal saved, saved_at, seconds
         log.flush()
-        elapsed = time.monotonic() - started
-        checkpoints.save(step, state, {"data": batches.get_state(), "seconds": elapsed})
+        seconds = time.monotonic() - started
+        checkpoints.save(done, state, _position(batches, examples, seconds))
+        saved, saved_at = done, time.monotonic()
 
     with StopSignals() as stop, tqdm(total=steps, initial=done, desc="fit", unit="step") as bar:
-        for step in range(done, steps):
+        while done < steps and not stop.asked:
             images = spread(next(batches).image)
-            state, info = update(jax.random.fold_in(key, step), state, images)
-            log.add(step + 1, info)
+            state, info = update(jax.random.fold_in(key, done), state, images)
+            done += 1
+            log.add(done, info)
             bar.update()
-            late = time.monotonic() - saved_at > config.fit.checkpoint_seconds
-            if stop.asked or late or step + 1 == steps:
-                save(step + 1)
-                saved_at = time.monotonic()
-            if stop.asked and step + 1 < steps:
-                print(f"stopped at step {step + 1} of {steps}; the same command goes on from there")
-                raise Stopped(128 + stop.asked)
-    jax.block_until_ready(state)
-    record = {
-        "steps": steps,
-        "images": len(examples),
-        "seconds": time.monotonic() - started if done < steps else seconds,
-        "last": log.last,
-    }
+            if time.monotonic() - saved_at > config.fit.checkpoint_seconds:
+                save()
+        if done > saved:
+            save()
     checkpoints.close()
+    if stop.asked:
+        raise Stopped(stop.asked, f"stopped at step {done} of {steps}, checkpoint saved")
+    record = {"steps": steps, "images": len(examples), "seconds": seconds, "last": log.last}
     write_json(workdir / "fit.json", record)
     return jax.jit(method.finish)(key, state), record
 
 
 def load(method: Method, config, workdir: Path) -> Params:
     """Returns the parameters of a finished fit. Errors: UserError where there is none."""
-    if not (workdir / "fit.json").exists():
-        raise UserError(
-            f"{workdir}: holds no finished fit; run --mode=fit with this --workdir first"
-        )
+    steps = read_json(workdir / "fit.json", ("steps", "last"))["steps"]
     checkpoints = Checkpoints(workdir / "checkpoints")
-    state, _ = checkpoints.restore(checkpoints.latest(), state_like(method, config))
+    if checkpoints.latest() != steps:
+        raise UserError(
+            f"{checkpoints.folder}: the checkpoint of step {steps}, the last of the fit, is not "
+            "there; run --mode=fit again"
+        )
+    state, _ = checkpoints.restore(steps, state_like(method, config))
     checkpoints.close()
     return jax.jit(method.finish)(jax.random.key(config.seed), replicate(state))
 
 
-class StopSignals:
-    """Notes SIGTERM and SIGINT, so that the loop can end between two steps."""
+def _begin(method, config, key, batches, checkpoints: Checkpoints, examples) -> Place:
+    """Returns a fresh start or the newest checkpoint's place, with `batches` set to it."""
+    step = checkpoints.latest()
+    if step is None:
+        fresh = batches.get_state()
+        state = jax.jit(method.init)(key, spread(next(batches).image))
+        batches.set_state(fresh)
+        return Place(0, state, 0.0)
+    state, position = checkpoints.restore(step, state_like(method, config))
+    if position["images"] != _fingerprint(examples):
+        raise UserError(
+            f"{checkpoints.folder / str(step)}: was made with other training images than the "
+            f"{len(examples)} of now; bring them back, or delete the workdir to begin anew"
+        )
+    batches.set_state(position["data"])
+    return Place(step, state, position["seconds"])
 
-    def __enter__(self):
-        self.asked = 0
-        self.before = {s: signal.signal(s, self.note) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
 
-    def note(self, number, _frame):
-        self.asked = number
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+def _position(batches, examples: Sequence[Example], seconds: float) -> dict:
+    return {"data": batches.get_state(), "images": _fingerprint(examples), "seconds": seconds}
 
 
-class MetricsLog:
-    """Lines of {"step": ..., name: value}; written a step late, so that no step is waited for."""
-
-    def __init__(self, path: Path, done: int):
-        self.path, self.pending, self.last = path, None, {}
-        if path.exists():  # lines past the checkpoint belong to steps that will be done again
-            lines = path.read_text().splitlines(keepends=True)
-            write_text(path, "".join(lines[:done]))
-
-    def add(self, step: int, info: dict) -> None:
-        self.flush()
-        self.pending = step, info
-
-    def flush(self) -> None:
-        if self.pending is None:
-            return
-        step, info = self.pending
-        self.last = {name: float(value) for name, value in info.items()}
-        wrong = [name for name, value in self.last.items() if not np.isfinite(value)]
-        if wrong:
-            raise UserError(
-                f"step {step}: {wrong[0]} is {self.last[wrong[0]]}; "
-                "lower the learning rate, or look for corrupt images"
-            )
-        append_line(self.path, {"step": step, **self.last})
-        self.pending = None
+def _fingerprint(examples: Sequence[Example]) -> str:
+    """Returns a hash of the names of the images, in their order."""
+    names = "\n".join(example.path for example in examples)
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()

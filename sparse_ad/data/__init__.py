@@ -39,7 +39,13 @@ def check(config, seed: int) -> None:
     require_choice("data.name", config.name, LOADERS)
     require_choice("data.color", config.color, ("grey", "rgb"))
     size = tuple(config.size)
-    require(len(size) == 2 and min(size) >= 1, "data.size", size, "give (height, width), each >= 1")
+    whole = all(isinstance(side, int) for side in size)
+    require(
+        whole and len(size) == 2 and min(size) >= 1,
+        "data.size",
+        size,
+        "give (height, width), each >= 1",
+    )
     for field in ("calibration_fraction", "test_fraction"):
         value = config[field]
         require(0 < value < 1, f"data.{field}", value, "give a fraction between 0 and 1")

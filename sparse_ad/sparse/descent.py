@@ -11,7 +11,9 @@ from jaxtyping import Array, Float
 from sparse_ad.sparse.lasso import Certificate, Lasso, Solution, certify
 
 CHECK_EVERY = 5  # steps between two looks at the gap, which costs about as much as a step
-PATIENCE = 4  # looks without progress before giving up, or a quarter of the steps so far
+PATIENCE = 4  # looks without progress before giving up, or half of the steps so far
+ENOUGH = 1e-4  # a relative gap; a tolerance below the floor doubles the steps it took, at most
+NEVER = jnp.iinfo(jnp.int32).max // 2
 
 
 class Progress(NamedTuple):
@@ -23,6 +25,7 @@ class Progress(NamedTuple):
     best: Certificate  # that code's
     mark: Certificate  # at the last step that counted as progress
     last_gain: Array  # that step
+    enough: Array  # the first step whose gap was ENOUGH
 
 
 def descend(
@@ -39,15 +42,17 @@ def descend(
 
     Returns the best code seen. Where float32 allows no further progress (the gap is down to its
     rounding floor, or neither gap nor objective falls any more) the loop ends, and the solution
-    says `converged = False` if the tolerance was not met; it never raises.
+    says `converged = False` if the tolerance was not met; it never raises. A tolerance below the
+    floor cannot be met, and takes at most twice the steps that a gap of ENOUGH took.
     """
     eps = jnp.finfo(lasso.signal.dtype).eps
 
     def proceed(p: Progress) -> Array:
         idle = p.steps - p.last_gain
-        stalled = idle >= jnp.maximum(PATIENCE * CHECK_EVERY, p.steps // 4)
+        stalled = idle >= jnp.maximum(PATIENCE * CHECK_EVERY, p.steps // 2)
         unmet = p.best.gap > jnp.maximum(tolerance, p.best.floor)
-        return unmet & ~stalled & (p.steps < max_steps)
+        futile = (tolerance < p.best.floor) & (p.steps + CHECK_EVERY > 2 * p.enough)
+        return unmet & ~stalled & ~futile & (p.steps < max_steps)
 
     def move(p: Progress) -> Progress:
         state = lax.fori_loop(0, CHECK_EVERY, lambda _, s: advance(s), p.state)
@@ -62,6 +67,7 @@ def descend(
             best=choose(better, now, p.best),
             mark=choose(gains, now, p.mark),
             last_gain=jnp.where(gains, steps, p.last_gain),
+            enough=jnp.minimum(p.enough, jnp.where(now.gap <= ENOUGH, steps, NEVER)),
         )
 
     def choose(condition: Array, new: Certificate, old: Certificate) -> Certificate:
@@ -70,6 +76,8 @@ def descend(
     zero = jnp.zeros((), jnp.int32)
     code = code_of(state)
     first = certify(lasso, code, nonnegative)
-    end = lax.while_loop(proceed, move, Progress(state, zero, code, first, first, zero))
+    enough = jnp.where(first.gap <= ENOUGH, zero, NEVER)
+    begin = Progress(state, zero, code, first, first, zero, enough)
+    end = lax.while_loop(proceed, move, begin)
     best = end.best
     return Solution(end.code, best.objective, best.gap, end.steps, best.gap <= tolerance)

@@ -68,7 +68,7 @@ def begin(correlation: Float[Array, " k"], penalty: Array, slots: int, nonnegati
         left=jnp.full((), -1, jnp.int32),
         penalty=-low,
         steps=jnp.zeros((), jnp.int32),
-        done=-low <= penalty,
+        done=~(-low > penalty),  # NaN, too, is done
     )
 
 
@@ -146,7 +146,7 @@ def event(path: Path, gram: Float[Array, "k k"], target: Array, nonnegative: boo
         left=gone,
         penalty=path.penalty - fall,
         steps=path.steps + 1,
-        done=path.done | ends | (joins & full),
+        done=path.done | ends | (joins & full) | ~jnp.isfinite(fall),
     )
 
 
@@ -163,6 +163,20 @@ def refine(lasso: Lasso, path: Path, nonnegative: bool) -> Float[Array, " k"]:
     return spread(path, jnp.where(values * path.signs > 0.0, values, 0.0))
 
 
+class Attempt(NamedTuple):
+    """A code from a path with so many slots, and whether it got to the end."""
+
+    code: Float[Array, " k"]
+    complete: Bool[Array, ""]
+    steps: Int[Array, ""]
+    rung: Int[Array, ""]
+
+
+def capacities(smallest: int, most: int) -> list[int]:
+    """Returns the numbers of slots to try: a support never needs more than `most`."""
+    return sorted({min(smallest * factor, most) for factor in (1, 2)})
+
+
 def homotopy(
     lasso: Lasso,
     *,
@@ -173,8 +187,9 @@ def homotopy(
 ) -> Solution:
     """Solves one lasso by following its solution path; unit atoms.
 
-    A path that needs more than `max_support` atoms at once, or that rounding has led astray
-    (nearly dependent atoms), is finished by FISTA from where it stands. Steps count both.
+    Paths are tried with `max_support` slots, those that need more with twice as
+    many. What is then still unfinished, or led astray by rounding (nearly dependent atoms), is
+    finished by FISTA from where it stands. Steps count everything.
 
     Errors: none under jit; `converged` says whether the gap meets the tolerance.
     Source: Osborne, Presnell & Turlach (2000); Efron et al. (2004), LARS with the lasso
@@ -184,12 +199,30 @@ def homotopy(
     """
     gram = product(lasso.dictionary, lasso.dictionary.T)
     correlation = product(lasso.dictionary, lasso.signal)
-    slots = min(max_support, *lasso.dictionary.shape)
-    path = lax.while_loop(
-        lambda path: ~path.done & (path.steps < max_steps),
-        partial(event, gram=gram, target=lasso.penalty, nonnegative=nonnegative),
-        begin(correlation, lasso.penalty, slots, nonnegative),
+    advance = partial(event, gram=gram, target=lasso.penalty, nonnegative=nonnegative)
+
+    def follow(slots: int, before: Attempt) -> Attempt:
+        start = begin(correlation, lasso.penalty, slots, nonnegative)
+        path = lax.while_loop(
+            lambda path: ~path.done & (path.steps < max_steps),
+            advance,
+            start._replace(done=start.done | before.complete),
+        )
+        return Attempt(
+            refine(lasso, path, nonnegative),
+            before.complete | (path.penalty <= lasso.penalty),
+            before.steps + path.steps,
+            before.rung + 1,
+        )
+
+    zero = jnp.zeros((), jnp.int32)
+    attempt = Attempt(jnp.zeros_like(correlation), jnp.zeros((), bool), zero, zero)
+    for rung, slots in enumerate(capacities(max_support, min(lasso.dictionary.shape))):
+        # A loop of at most one turn, and not a cond: a vmapped cond would always take both sides.
+        attempt = lax.while_loop(
+            lambda a, rung=rung: ~a.complete & (a.rung == rung), partial(follow, slots), attempt
+        )
+    rest = fista(
+        lasso, attempt.code, max_steps=max_steps, tolerance=tolerance, nonnegative=nonnegative
     )
-    code = refine(lasso, path, nonnegative)
-    rest = fista(lasso, code, max_steps=max_steps, tolerance=tolerance, nonnegative=nonnegative)
-    return rest._replace(steps=path.steps + rest.steps)
+    return rest._replace(steps=attempt.steps + rest.steps)

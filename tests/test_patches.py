@@ -1,0 +1,165 @@
+"""Patches cut, folded back, spread into maps and pooled into scores."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_ad import patches
+from sparse_ad.errors import UserError
+
+# height, width, channels, size, stride: even, ragged, sparse (stride > size), whole, single pixels
+SHAPES = [
+    (12, 16, 1, 4, 4),
+    (13, 10, 3, 4, 3),
+    (14, 11, 1, 2, 5),
+    (9, 9, 2, 9, 4),
+    (5, 4, 1, 1, 1),
+]
+
+
+def image_of(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def starts(length, size, stride):
+    return range(0, length - size + 1, stride)
+
+
+@pytest.mark.parametrize(("height", "width", "channels", "size", "stride"), SHAPES)
+def test_extract_is_a_sliding_window(height, width, channels, size, stride):
+    image = image_of((height, width, channels))
+    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(0, 1))
+    expected = np.moveaxis(windows[::stride, ::stride], 2, -1).reshape(-1, size * size * channels)
+    np.testing.assert_array_equal(patches.extract(jnp.asarray(image), size, stride), expected)
+
+
+@pytest.mark.parametrize(("height", "width", "channels", "size", "stride"), SHAPES)
+def test_fold_is_the_adjoint(height, width, channels, size, stride):
+    """<extract(x), y> = <x, fold(y)>, to float32 sums."""
+    shape = (height, width, channels)
+    image = image_of(shape)
+    cut = patches.extract(jnp.asarray(image), size, stride)
+    other = image_of(cut.shape, seed=1)
+    folded = patches.fold(jnp.asarray(other), shape, size, stride)
+    assert folded.shape == shape
+    np.testing.assert_allclose(np.vdot(cut, other), np.vdot(image, folded), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width", "channels", "size", "stride"), SHAPES)
+def test_average_undoes_extract(height, width, channels, size, stride):
+    shape = (height, width, channels)
+    image = image_of(shape)
+    covered = np.zeros(shape, bool)
+    for top in starts(height, size, stride):
+        for left in starts(width, size, stride):
+            covered[top : top + size, left : left + size] = True
+    cut = patches.extract(jnp.asarray(image), size, stride)
+    found = patches.average(cut, shape, size, stride)
+    np.testing.assert_allclose(found, np.where(covered, image, 0.0), rtol=1e-5, atol=1e-6)
+
+
+def slow_map(errors, shape, size, stride):
+    """Each pixel's mean error of the patches over it, pixels beyond them first moved to an edge.
+
+    Between patches (stride > size): of the patch whose centre is nearest, along either side.
+    """
+    sides = [np.array(starts(length, size, stride)) for length in shape]
+    table = np.asarray(errors).reshape(len(sides[0]), len(sides[1]))
+    found = np.zeros(shape)
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            over = []
+            for pixel, first in zip((row, column), sides, strict=True):
+                pixel = min(pixel, first[-1] + size - 1)
+                hits = [i for i, at in enumerate(first) if at <= pixel < at + size]
+                over.append(hits or [np.abs(first + (size - 1) / 2 - pixel).argmin()])
+            found[row, column] = table[np.ix_(*over)].mean()
+    return found
+
+
+@pytest.mark.parametrize(("height", "width", "channels", "size", "stride"), SHAPES)
+def test_error_map_is_the_mean_of_patches_over_a_pixel(height, width, channels, size, stride):
+    count = len(starts(height, size, stride)) * len(starts(width, size, stride))
+    errors = image_of((count,)) ** 2
+    found = patches.error_map(jnp.asarray(errors), (height, width), size, stride)
+    expected = slow_map(errors, (height, width), size, stride)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert found.min() >= 0.0
+    assert found.max() <= errors.max() * (1 + 1e-5)
+
+
+def test_error_map_of_equal_errors_is_flat():
+    found = patches.error_map(jnp.full((4 * 3,), 2.5), (14, 11), 4, 3)
+    np.testing.assert_allclose(found, 2.5, rtol=1e-6)
+
+
+def pool(errors, **fields):
+    defaults = {"pooling": "top_sum", "top": 5, "quantile": 0.01}
+    return float(patches.pooling(SimpleNamespace(**{**defaults, **fields}))(jnp.asarray(errors)))
+
+
+@pytest.mark.parametrize("count", [3, 5, 200])
+def test_poolings(count):
+    errors = image_of((count,)) ** 2
+    largest = np.sort(errors)[::-1]
+    assert pool(errors, pooling="max") == largest[0]
+    np.testing.assert_allclose(pool(errors), largest[:5].sum(), rtol=1e-6)
+    np.testing.assert_allclose(pool(errors, top=1), largest[0])
+    for quantile in (0.001, 0.1, 1.0):
+        kept = max(1, round(quantile * count))
+        found = pool(errors, pooling="top_mean", quantile=quantile)
+        np.testing.assert_allclose(found, largest[:kept].mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("pooling", "median"), ("top", 0), ("quantile", 0.0), ("quantile", 1.5)]
+)
+def test_bad_pooling_is_named(field, value):
+    with pytest.raises(UserError, match=rf"method\.{field} = .*{value}"):
+        pool(np.ones(4), **{field: value})
+
+
+@pytest.mark.parametrize("cut", [patches.extract, lambda image, size, stride: draw(image, size)])
+def test_patch_larger_than_image(cut):
+    with pytest.raises(UserError, match=r"method\.patch_size = 9: exceeds the image side of 8"):
+        cut(jnp.zeros((20, 8, 1)), 9, 1)
+    with pytest.raises(UserError, match=r"method\.patch_size = 9: exceeds the image side of 8"):
+        cut(jnp.zeros((8, 20, 1)), 9, 1)
+
+
+def test_bad_size_and_stride():
+    with pytest.raises(UserError, match=r"method\.patch_size = 0"):
+        patches.extract(jnp.zeros((8, 8, 1)), 0, 1)
+    with pytest.raises(UserError, match=r"method\.stride = 0"):
+        patches.extract(jnp.zeros((8, 8, 1)), 4, 0)
+
+
+def draw(image, size, count=400, seed=0):
+    return patches.draw(jax.random.key(seed), image[None], count, size)[:, 0]
+
+
+def test_draw_cuts_real_windows_from_everywhere():
+    image = image_of((6, 7, 2))
+    every = np.asarray(patches.extract(jnp.asarray(image), 3, 1))
+    drawn = np.asarray(draw(jnp.asarray(image), 3))
+    assert drawn.shape == (400, 18)
+    which = (drawn[:, None] == every).all(-1)
+    assert which.any(axis=1).all()
+    # 20 windows, 400 draws: a fair draw misses one of them once in 10^7 times.
+    assert which.any(axis=0).all()
+
+
+def test_draw_keeps_images_apart():
+    images = jnp.stack([jnp.full((5, 5, 1), float(value)) for value in range(3)])
+    drawn = patches.draw(jax.random.key(0), images, 4, 2)
+    assert drawn.shape == (4, 3, 4)
+    np.testing.assert_array_equal(drawn, np.broadcast_to(np.arange(3.0)[:, None], (4, 3, 4)))
+
+
+def test_draw_follows_its_key():
+    image = jnp.asarray(image_of((6, 7, 1)))
+    np.testing.assert_array_equal(draw(image, 3), draw(image, 3))
+    assert (draw(image, 3) != draw(image, 3, seed=1)).any()
