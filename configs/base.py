@@ -26,15 +26,15 @@ def get_config() -> ConfigDict:
                 "patch_size": 16,
                 "stride": 4,
                 "remove_mean": True,  # of each patch
-                "scale": "global",  # global | image | patch | none: whose deviation patches are divided by
+                "scale": "global",  # global | image | patch | none: whose deviation divides
                 "atoms": 200,
                 "penalty": 1.0,
                 "nonnegative": False,
                 "solver": "homotopy",  # homotopy | coordinate_descent | fista | ista
                 "max_steps": 1000,
                 "tolerance": 1e-4,  # relative duality gap
-                "chunk": 1024,  # patches coded at a time: bounds memory
-                "max_support": 32,  # homotopy: non-zeros of a code before FISTA takes over
+                "chunk": 512,  # patches coded at a time: bounds memory
+                "max_support": 16,  # homotopy: non-zeros of most codes; more cost more
                 "patches_per_image": 256,  # drawn anew from each image at each step of the fit
                 "minibatch": 512,  # patches between two dictionary updates
                 "pooling": "top_sum",  # top_sum | max | top_mean: patch errors to image score

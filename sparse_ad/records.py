@@ -1,6 +1,6 @@
 """Writes the README's tables from the records in results/: no figure is typed by hand.
 
-    python -m sparse_ad.records
+python -m sparse_ad.records
 """
 
 from pathlib import Path
@@ -27,7 +27,9 @@ def measured_table(results: Path) -> str:
     for path in sorted(results.glob("*/*.json")):
         record = read_json(path)
         if "image" in record:
-            rows.append((path.parent.name, f"[{path.stem}]({path.relative_to(ROOT)})", *row(record)))
+            rows.append(
+                (path.parent.name, f"[{path.stem}]({path.relative_to(ROOT)})", *row(record))
+            )
     return table(head, rows)
 
 

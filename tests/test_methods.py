@@ -89,6 +89,11 @@ def fitted(name: str, channels: int = 0, **fields):
     return *fitted_to(json.dumps(config.method.to_dict()), channels), channels
 
 
+@cache
+def score_apart(method):
+    return devices.by_image(method.score)
+
+
 def assert_same_bits(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
@@ -158,7 +163,7 @@ def test_eight_devices_score_as_one(name):
     method, _, _, params, score, channels = fitted(name)
     assert devices.mesh().size == 8
     images = stripes(8, 1, channels)  # one each
-    apart = devices.by_image(method.score)(devices.replicate(params), images)
+    apart = score_apart(method)(devices.replicate(params), images)
     assert len(apart.image.sharding.device_set) == 8
     assert_same_bits(apart, score(params, images))
 
@@ -267,7 +272,7 @@ def test_two_groups_are_two_models():
         np.testing.assert_allclose(alone.dictionary, one(both).dictionary, atol=1e-3)
         found, _ = errors_one(one(params), mine)
         np.testing.assert_allclose(found, errors[:, group : group + 1], rtol=1e-3)
-    reconstructed = model.reconstruct(params, vectors)
+    reconstructed = jax.jit(model.reconstruct)(params, vectors)
     residual = ((vectors - reconstructed) ** 2).sum(-1)
     np.testing.assert_allclose(residual, errors, rtol=1e-3)
 

@@ -79,5 +79,13 @@ def descend(
     enough = jnp.where(first.gap <= ENOUGH, zero, NEVER)
     begin = Progress(state, zero, code, first, first, zero, enough)
     end = lax.while_loop(proceed, move, begin)
-    best = end.best
-    return Solution(end.code, best.objective, best.gap, end.steps, best.gap <= tolerance)
+    return conclude(end.code, end.best, end.steps, tolerance)
+
+
+def conclude(
+    code: Float[Array, " k"], known: Certificate, steps: Array, tolerance: float
+) -> Solution:
+    """Returns the solution that a code and its certificate make."""
+    converged = known.gap <= tolerance
+    settled = converged | (known.gap <= known.floor)
+    return Solution(code, known.objective, known.gap, steps, converged, settled)

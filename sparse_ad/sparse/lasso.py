@@ -28,6 +28,7 @@ class Solution(NamedTuple):
     gap: Float[Array, ""]  # duality gap / objective: the objective is optimal within this share
     steps: Int[Array, ""]
     converged: Bool[Array, ""]  # gap <= tolerance
+    settled: Bool[Array, ""]  # converged, or at the rounding floor: float32 allows no better
 
 
 def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:

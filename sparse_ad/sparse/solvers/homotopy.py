@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from sparse_ad.sparse.descent import conclude
 from sparse_ad.sparse.lasso import (
     Lasso,
     Solution,
+    certify,
     product,
     residual_correlation,
 )
-from sparse_ad.sparse.solvers.fista import fista
 
 MIN_PIVOT = 1e-5  # squared distance of a unit atom from the span of the support, below which
 # the atom is as good as in it, and float32 could not tell its coefficient
@@ -163,20 +164,6 @@ def refine(lasso: Lasso, path: Path, nonnegative: bool) -> Float[Array, " k"]:
     return spread(path, jnp.where(values * path.signs > 0.0, values, 0.0))
 
 
-class Attempt(NamedTuple):
-    """A code from a path with so many slots, and whether it got to the end."""
-
-    code: Float[Array, " k"]
-    complete: Bool[Array, ""]
-    steps: Int[Array, ""]
-    rung: Int[Array, ""]
-
-
-def capacities(smallest: int, most: int) -> list[int]:
-    """Returns the numbers of slots to try: a support never needs more than `most`."""
-    return sorted({min(smallest * factor, most) for factor in (1, 2)})
-
-
 def homotopy(
     lasso: Lasso,
     *,
@@ -185,11 +172,10 @@ def homotopy(
     nonnegative: bool = False,
     max_support: int = 32,
 ) -> Solution:
-    """Solves one lasso by following its solution path; unit atoms.
+    """Solves one lasso by following its solution path; unit atoms. A step is an event.
 
-    Paths are tried with `max_support` slots, those that need more with twice as
-    many. What is then still unfinished, or led astray by rounding (nearly dependent atoms), is
-    finished by FISTA from where it stands. Steps count everything.
+    A path that needs more than `max_support` atoms at once ends where it is, not converged;
+    `sparse_coder` then has other solvers go on. Work and memory grow as max_support^2.
 
     Errors: none under jit; `converged` says whether the gap meets the tolerance.
     Source: Osborne, Presnell & Turlach (2000); Efron et al. (2004), LARS with the lasso
@@ -199,30 +185,11 @@ def homotopy(
     """
     gram = product(lasso.dictionary, lasso.dictionary.T)
     correlation = product(lasso.dictionary, lasso.signal)
-    advance = partial(event, gram=gram, target=lasso.penalty, nonnegative=nonnegative)
-
-    def follow(slots: int, before: Attempt) -> Attempt:
-        start = begin(correlation, lasso.penalty, slots, nonnegative)
-        path = lax.while_loop(
-            lambda path: ~path.done & (path.steps < max_steps),
-            advance,
-            start._replace(done=start.done | before.complete),
-        )
-        return Attempt(
-            refine(lasso, path, nonnegative),
-            before.complete | (path.penalty <= lasso.penalty),
-            before.steps + path.steps,
-            before.rung + 1,
-        )
-
-    zero = jnp.zeros((), jnp.int32)
-    attempt = Attempt(jnp.zeros_like(correlation), jnp.zeros((), bool), zero, zero)
-    for rung, slots in enumerate(capacities(max_support, min(lasso.dictionary.shape))):
-        # A loop of at most one turn, and not a cond: a vmapped cond would always take both sides.
-        attempt = lax.while_loop(
-            lambda a, rung=rung: ~a.complete & (a.rung == rung), partial(follow, slots), attempt
-        )
-    rest = fista(
-        lasso, attempt.code, max_steps=max_steps, tolerance=tolerance, nonnegative=nonnegative
+    slots = min(max_support, *lasso.dictionary.shape)  # no support needs more than k or d
+    path = lax.while_loop(
+        lambda path: ~path.done & (path.steps < max_steps),
+        partial(event, gram=gram, target=lasso.penalty, nonnegative=nonnegative),
+        begin(correlation, lasso.penalty, slots, nonnegative),
     )
-    return rest._replace(steps=attempt.steps + rest.steps)
+    code = refine(lasso, path, nonnegative)
+    return conclude(code, certify(lasso, code, nonnegative), path.steps, tolerance)
