@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
                 "color": "grey",  # grey | rgb
                 "calibration_fraction": 0.2,  # of the normal training images, for the threshold
                 "test_fraction": 0.25,  # of the normal images, where a set has no split of its own
-                "count": (48, 16, 32),  # generated: training, normal test, anomalous test images
+                "count": (100, 20, 40),  # generated: training, normal test, anomalous test images
                 "limit": 0,  # at most so many training images, drawn by seed; 0: all
                 "workers": 2,  # threads that decode images
             },

@@ -55,7 +55,8 @@ def _commit() -> dict[str, Any] | None:
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None  # installed: whatever repository lies around it is another one
     commit = _git(here.parent, "rev-parse", "HEAD")
-    changes = _git(here.parent, "status", "--porcelain", "--untracked-files=no")
+    tracked = ("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
+    changes = _git(here.parent, *tracked)  # records are what the program wrote, not what it is
     return {"id": commit, "dirty": bool(changes)} if commit else None
 
 

@@ -11,12 +11,15 @@ from sparse_ad.files import read_json, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
-def render(results: Path) -> str:
-    """Returns the tables of all records below `results` as Markdown."""
-    return f"{measured_table(results)}\n\n{published_table(results)}"
+def render(results: Path) -> dict[str, str]:
+    """Returns the README's blocks by name, as Markdown, from the records below `results`."""
+    return {
+        "results": f"{measured_table(results)}\n\n{published_table(results)}",
+        "speed": speed_table(results / "benchmarks" / "sparse_coding.json"),
+        "learning": learning_table(results / "benchmarks" / "dictionary_learning.json"),
+    }
 
 
 def measured_table(results: Path) -> str:
@@ -78,18 +81,57 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def fill(readme: str, content: str) -> str:
-    """Returns the README with what stands between its markers replaced.
+def speed_table(path: Path) -> str:
+    """Returns how long each contender took to code the same patches, and how exactly."""
+    head = ("solver", "seconds", "ratio to homotopy", "largest relative gap", "over its floor")
+    rows = [
+        (
+            each["contender"],
+            f"{each['seconds']:.2f}",
+            f"{each['over homotopy']:.1f}",
+            f"{each['largest gap']:.1e}",
+            f"{each['over floor']:.0f}" if each["over floor"] else "–",
+        )
+        for each in read_json(path)["rows"]
+    ]
+    return table(head, rows)
+
+
+def learning_table(path: Path) -> str:
+    """Returns what each learner reached on held-out patches, and in what time."""
+    head = ("learner", "passes", "seconds", "held-out objective")
+    rows = [
+        (
+            each["learner"],
+            str(each["passes"]),
+            f"{each['seconds']:.2f}",
+            f"{each['held-out objective']:.3f}",
+        )
+        for each in read_json(path)["rows"]
+    ]
+    return table(head, rows)
+
+
+def fill(page: str, name: str, content: str) -> str:
+    """Returns the page with what stands between <!-- name --> and <!-- /name --> replaced.
 
     Raises: UserError where the markers are missing.
     """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, begin, rest = page.partition(opening)
+    _, end, after = rest.partition(closing)
     if not (begin and end):
-        raise UserError(f"README.md: the markers {BEGIN} and {END} are missing; put them back")
+        raise UserError(f"README.md: {opening} or {closing} is missing; put it back")
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
+def fill_all(page: str, results: Path) -> str:
+    """Returns the README with all its blocks filled from the records."""
+    for name, content in render(results).items():
+        page = fill(page, name, content)
+    return page
+
+
 if __name__ == "__main__":
-    page = ROOT / "README.md"
-    write_text(page, fill(page.read_text("utf-8"), render(ROOT / "results")))
+    readme = ROOT / "README.md"
+    write_text(readme, fill_all(readme.read_text("utf-8"), ROOT / "results"))

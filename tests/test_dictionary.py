@@ -238,7 +238,7 @@ def test_codes_come_from_the_coder_given():
 
     def project(dictionary, rows):
         one = jnp.ones(len(rows))
-        return Solution(rows @ dictionary.T, one, 0 * one, one, one == 1)
+        return Solution(rows @ dictionary.T, one, 0 * one, one, one == 1, one == 1)
 
     state = begin_dictionary(KEY, signals, 3)
     after, info = learn(KEY, state, signals, project)

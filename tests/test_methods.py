@@ -225,7 +225,14 @@ def test_rgb():
     np.testing.assert_allclose(lengths, 1.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("scale", SCALES)
+# The default, and one that normalises each patch; the others cost a fit each.
+SCALES_BY_COST = [
+    pytest.param(scale, marks=() if scale in ("global", "patch") else pytest.mark.slow)
+    for scale in SCALES
+]
+
+
+@pytest.mark.parametrize("scale", SCALES_BY_COST)
 def test_scales(scale):
     """What each does to brightness and contrast; a penalty suits unit deviation, or the pixels'."""
     penalty = 0.2 if scale == "none" else 1.0
@@ -252,7 +259,7 @@ def test_flat_image_is_no_anomaly():
 
 
 def test_two_groups_are_two_models():
-    config = small("sparse_patches").method
+    config = small("sparse_patches", solver="fista", tolerance=1e-6).method  # quick to compile
     model = sparse_coding(config)
     vectors = np.random.default_rng(0).normal(size=(128, 2, 36)).astype(np.float32)
     vectors = vectors @ np.random.default_rng(1).normal(size=(36, 36)).astype(np.float32) / 3.0
