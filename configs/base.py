@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
                 "max_steps": 1000,
                 "tolerance": 1e-4,  # relative duality gap
                 "chunk": 512,  # patches coded at a time: bounds memory
-                "max_support": 16,  # homotopy: non-zeros of most codes; more cost more
+                "max_support": 16,  # homotopy: non-zeros it first has room for
                 "patches_per_image": 256,  # drawn anew from each image at each step of the fit
                 "minibatch": 512,  # patches between two dictionary updates
                 "pooling": "top_sum",  # top_sum | max | top_mean: patch errors to image score

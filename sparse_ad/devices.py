@@ -31,9 +31,14 @@ def spread(images: np.ndarray) -> jax.Array:
     return jax.device_put(images, NamedSharding(mesh(), P("data")))
 
 
+def everywhere() -> NamedSharding:
+    """Returns the sharding of what every device holds whole."""
+    return NamedSharding(mesh(), P())
+
+
 def replicate(tree):
     """Returns a pytree of arrays with a copy on every device."""
-    return jax.device_put(tree, NamedSharding(mesh(), P()))
+    return jax.device_put(tree, everywhere())
 
 
 def by_image(function: Callable) -> Callable:

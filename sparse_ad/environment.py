@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+DOCUMENTS = (":(top,exclude)*.md",)  # they change no figure
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -55,7 +56,15 @@ def _commit() -> dict[str, Any] | None:
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None  # installed: whatever repository lies around it is another one
     commit = _git(here.parent, "rev-parse", "HEAD")
-    tracked = ("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
+    tracked = (
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ":/",
+        ":(top,exclude)results",
+        *DOCUMENTS,
+    )
     changes = _git(here.parent, *tracked)  # records are what the program wrote, not what it is
     return {"id": commit, "dirty": bool(changes)} if commit else None
 

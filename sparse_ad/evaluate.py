@@ -115,7 +115,8 @@ def evaluate(
         "config": config.to_dict(),
         "environment": environment_of(config),
         "fit": fit_record,
-        "counts": _count(splits, rows, skipped),
+        "counts": _count(splits, rows, skipped)
+        | {"calibration": calibration["threshold"]["calibration_images"]},
         "threshold": calibration["threshold"],
         "scale": calibration["scale"],
         **_quality(rows, config),
@@ -125,7 +126,7 @@ def evaluate(
         # Where calibration ran in this process, it was the one that waited for the compiler.
         "cost": cost
         | {"compile_seconds": max(cost["compile_seconds"], calibration["compile_seconds"])},
-        "skipped": skipped,
+        "skipped": calibration["skipped"] + skipped,
     }
     return results, rows
 
@@ -137,13 +138,17 @@ def predict(
     calibration: dict[str, Any],
     config: Any,
 ) -> Iterator[Prediction]:
-    """Scores new images one after the other, flagged at the threshold of `calibration`.
+    """Scores new images one after the other, flagged at the threshold of the calibration scores.
+
+    That is for the false-alarm rate of `config`, which need not be the one evaluated with.
 
     Labels are not looked at. Raises: UserError without images, when none can be read, or when a
     score is not finite.
     """
     require(len(examples) > 0, "images to predict", 0, "give a folder that holds images")
-    threshold, problem, read = calibration["threshold"]["value"], "", 0
+    scores = np.array([each["score"] for each in calibration["scores"]])
+    threshold = thresholds.set_threshold(scores, config.evaluation.false_alarm_rate)["value"]
+    problem, read = "", 0
     for image in score_images(score, params, examples, config, "predict"):
         read, problem = read + (not image.problem), problem or image.problem
         yield Prediction(_row(image, threshold), image.image, image.map, image.problem)
@@ -183,7 +188,6 @@ def _count(splits: Splits, rows: Sequence[Row], skipped: Sequence[Any]) -> dict[
     anomalous = sum(row["label"] == 1 for row in rows)
     return {
         "train": len(splits.train),
-        "calibration": len(splits.calibration),
         "test_normal": len(rows) - anomalous,
         "test_anomalous": anomalous,
         "test_skipped": len(skipped),

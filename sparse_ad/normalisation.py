@@ -30,9 +30,9 @@ def normalisation(config) -> Normalisation:
     """Returns the normalisation that `remove_mean` and `scale` describe.
 
     A patch x of an image with unit u becomes (x / u - offset) / contrast. scale: "global": u is
-    the deviation of all patches that fitting starts from; "image": the image's own standard
-    deviation, where exposure varies; "patch": contrast is each patch's own deviation (contrast
-    normalisation); "none": u = contrast = 1.
+    the deviation of patches drawn from the first batch of training images; "image": the image's
+    own standard deviation, where exposure varies; "patch": contrast is each patch's own deviation
+    (contrast normalisation); "none": u = contrast = 1.
 
     Errors: UserError that names the field, its value and the choices.
     """

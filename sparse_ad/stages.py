@@ -54,8 +54,8 @@ def evaluate_fitted(config, workdir: Path) -> None:
     """Evaluates and reports a fitted workdir, whose threshold may be set anew."""
     require_fitted(workdir, config)
     method, score = build(config)
-    params = train.load(method, config, workdir)
     splits = load_data(config)
+    params = train.load(method, config, workdir, splits.train)
     open_workdir(workdir, config)
     record = read_json(workdir / "fit.json")
     calibration = calibrate(score, params, config, splits, workdir)
@@ -129,6 +129,8 @@ def calibrate(score, params, config, splits: Splits, workdir: Path) -> dict:
         calibration = evaluate.calibrate(score, params, splits.calibration, config)
     calibration["evaluation"] = plain(config)["evaluation"]
     write_json(workdir / "calibration.json", calibration)
+    for each in calibration["skipped"]:
+        log.warning("left out of the calibration: %s", each["problem"])
     threshold = calibration["threshold"]
     log.info("threshold %.4g: %s", threshold["value"], report.describe_threshold(threshold))
     return calibration

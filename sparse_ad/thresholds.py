@@ -18,8 +18,10 @@ def set_threshold(scores: Float[np.ndarray, " m"], rate: float) -> dict[str, Any
         threshold = the ceil((m + 1)(1 - rate))-th smallest of the m calibration scores
 
     The promise holds for any score distribution, on average over calibration sets, as long as
-    calibration and new normal images are exchangeable. With fewer than (1 - rate) / rate images
-    no score of theirs can promise it: the largest is used, and `guaranteed` is False.
+    calibration and new normal images are exchangeable: images of one group (lesion, driver) are
+    not independent, and many of few groups promise less than their number says. With fewer than
+    (1 - rate) / rate images no score of theirs can promise it: the largest is used, and
+    `guaranteed` is False.
 
     Returns: value, guaranteed, false_alarm_rate, calibration_images, images_needed.
     Raises: UserError for a rate outside 0..1 or no calibration scores.

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from sparse_ad.checkpoint import Checkpoints
 from sparse_ad.data.pipeline import training_batches
-from sparse_ad.devices import check_batch, replicate, spread
+from sparse_ad.devices import check_batch, everywhere, replicate, spread
 from sparse_ad.errors import UserError, require
 from sparse_ad.files import read_json, write_json
 from sparse_ad.metrics_log import MetricsLog
 from sparse_ad.stopping import Stopped, StopSignals
-from sparse_ad.types import Example, Method, Params, State
+from sparse_ad.types import Example, Key, Method, Params, State
 
 
 class Place(NamedTuple):
@@ -60,7 +60,7 @@ def fit(
 ) -> tuple[Params, dict]:
     """Fits on the examples, from the newest checkpoint if there is one.
 
-    Step t draws its randomness from fold_in(seed, t), and the checkpoint holds the state and the
+    Step t draws its randomness from a key of its own, and the checkpoint holds the state and the
     position in the data: a fit that was killed and started again ends with the same bits.
 
     Returns the parameters and a record of the fit. Errors: UserError on an unreadable training
@@ -68,15 +68,16 @@ def fit(
     images than the checkpoint saw. Raises `Stopped` on a signal, after saving a checkpoint.
     """
     steps = total_steps(config, len(examples))
-    key = jax.random.key(config.seed)
+    first_key, step_key, last_key = keys(config)
     checkpoints = Checkpoints(workdir / "checkpoints")
     batches = training_batches(examples, config.data, config.fit.batch_size, config.seed)
-    place = _begin(method, config, key, batches, checkpoints, examples)
+    place = _begin(method, config, first_key, batches, checkpoints, examples)
     done, state, seconds = place.step, replicate(place.state), place.seconds
     log = MetricsLog(workdir / "metrics.jsonl", done)
     saved, saved_at = done, time.monotonic()
     started = saved_at - seconds
-    update = jax.jit(method.update, donate_argnums=1)
+    # Every device holds the whole state after each step, as after a resume: the same program.
+    update = jax.jit(method.update, donate_argnums=1, out_shardings=everywhere())
 
     def save() -> None:
         nonlocal saved, saved_at, seconds
@@ -88,7 +89,7 @@ def fit(
     with StopSignals() as stop, tqdm(total=steps, initial=done, desc="fit", unit="step") as bar:
         while done < steps and not stop.asked:
             images = spread(next(batches).image)
-            state, info = update(jax.random.fold_in(key, done), state, images)
+            state, info = update(jax.random.fold_in(step_key, done), state, images)
             done += 1
             log.add(done, info)
             bar.update()
@@ -101,11 +102,20 @@ def fit(
         raise Stopped(stop.asked, f"stopped at step {done} of {steps}, checkpoint saved")
     record = {"steps": steps, "images": len(examples), "seconds": seconds, "last": log.last}
     write_json(workdir / "fit.json", record)
-    return jax.jit(method.finish)(key, state), record
+    return jax.jit(method.finish)(last_key, state), record
 
 
-def load(method: Method, config, workdir: Path) -> Params:
-    """Returns the parameters of a finished fit. Errors: UserError where there is none."""
+def keys(config) -> tuple[Key, Key, Key]:
+    """Returns the keys of the beginning, of all steps, and of the end of a fit."""
+    return tuple(jax.random.split(jax.random.key(config.seed), 3))
+
+
+def load(method: Method, config, workdir: Path, examples: Sequence[Example] | None = None):
+    """Returns the parameters of a finished fit.
+
+    Errors: UserError where there is none, or where `examples`, the training images of now, are not
+    those it was made with: the held-out ones may then be among them.
+    """
     steps = read_json(workdir / "fit.json", ("steps", "last"))["steps"]
     checkpoints = Checkpoints(workdir / "checkpoints")
     if checkpoints.latest() != steps:
@@ -113,9 +123,11 @@ def load(method: Method, config, workdir: Path) -> Params:
             f"{checkpoints.folder}: the checkpoint of step {steps}, the last of the fit, is not "
             "there; run --mode=fit again"
         )
-    state, _ = checkpoints.restore(steps, state_like(method, config))
+    state, position = checkpoints.restore(steps, state_like(method, config))
+    if examples is not None:
+        _check_same_images(checkpoints, steps, position, examples)
     checkpoints.close()
-    return jax.jit(method.finish)(jax.random.key(config.seed), replicate(state))
+    return jax.jit(method.finish)(keys(config)[2], replicate(state))
 
 
 def _begin(method, config, key, batches, checkpoints: Checkpoints, examples) -> Place:
@@ -127,13 +139,17 @@ def _begin(method, config, key, batches, checkpoints: Checkpoints, examples) -> 
         batches.set_state(fresh)
         return Place(0, state, 0.0)
     state, position = checkpoints.restore(step, state_like(method, config))
+    _check_same_images(checkpoints, step, position, examples)
+    batches.set_state(position["data"])
+    return Place(step, state, position["seconds"])
+
+
+def _check_same_images(checkpoints: Checkpoints, step: int, position, examples) -> None:
     if position["images"] != _fingerprint(examples):
         raise UserError(
             f"{checkpoints.folder / str(step)}: was made with other training images than the "
             f"{len(examples)} of now; bring them back, or delete the workdir to begin anew"
         )
-    batches.set_state(position["data"])
-    return Place(step, state, position["seconds"])
 
 
 def _position(batches, examples: Sequence[Example], seconds: float) -> dict:

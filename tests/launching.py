@@ -90,7 +90,7 @@ def launch(*flags, cwd=ROOT, strike=None) -> subprocess.CompletedProcess:
 
 @cache
 def compiled() -> str:
-    """A folder for what was compiled, which the runs of this session share."""
+    """A folder for what was compiled, which all runs share."""
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     return folder.name
@@ -98,6 +98,7 @@ def compiled() -> str:
 
 def environment() -> dict[str, str]:
     return os.environ | {
+        "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": compiled(),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

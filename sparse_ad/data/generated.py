@@ -1,12 +1,13 @@
-"""Generated textures with planted defects: for tests and smoke runs, never for published figures.
+"""Generated textures with planted defects: they show that a method works, not how good it is.
 
-Every image is a function of (seed, category, split, index) alone, and is made at `config.size`.
+Every image is a function of (seed, category, split, kind, index, size) alone.
 """
 
 import zlib
 
 import numpy as np
 from jaxtyping import Bool, UInt8
+from tqdm import tqdm
 
 from sparse_ad.data.defects import DEFECTS
 from sparse_ad.data.textures import TEXTURES
@@ -28,17 +29,12 @@ def load(config, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     require(len(count) == 3 and min(count) >= 0, "data.count", count, remedy)
     require(min(size) >= SMALLEST, "data.size", size, f"generated images need {SMALLEST} or more")
     kinds = [list(DEFECTS)[index % len(DEFECTS)] for index in range(count[2])]
-    train = [
-        _example(config.category, "train", "good", index, size, seed) for index in range(count[0])
-    ]
-    test = [
-        _example(config.category, "test", "good", index, size, seed) for index in range(count[1])
-    ]
-    test += [
-        _example(config.category, "test", kind, index, size, seed)
-        for index, kind in enumerate(kinds)
-    ]
-    return tuple(train), tuple(test)
+    wanted = [("train", "good", index) for index in range(count[0])]
+    wanted += [("test", "good", index) for index in range(count[1])]
+    wanted += [("test", kind, index) for index, kind in enumerate(kinds)]
+    shown = tqdm(wanted, desc="generate", unit="image", delay=1)
+    made = [_example(config.category, *which, size, seed) for which in shown]
+    return tuple(made[: count[0]]), tuple(made[count[0] :])
 
 
 def generate(

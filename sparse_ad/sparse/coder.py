@@ -56,9 +56,9 @@ def sparse_coder(config) -> Coder:
 def cascade(config, most: int) -> list[Callable[[Lasso, Float[Array, " k"]], Solution]]:
     """Returns the solvers (lasso, start) -> Solution to try in turn on what is not yet settled.
 
-    Few signals need more atoms than `max_support`: they alone pay for wider homotopies, up to the
-    `most` atoms that a code can need. What these leave, or rounding has led astray (nearly
-    dependent atoms), is finished by FISTA.
+    Signals that need more atoms than `max_support`, they alone, pay for wider homotopies; `most`
+    is what a code can need at all. What these leave, or rounding has led astray (nearly dependent
+    atoms), is finished by FISTA.
     """
     common = {
         "max_steps": config.max_steps,

@@ -52,8 +52,12 @@ def begin_dictionary(key: Key, signals: Float[Array, "m d"], atoms: int) -> Stat
     rows = unit(signals[places])
     noise = unit(jax.random.normal(jitter, rows.shape, rows.dtype))
     amount = jnp.where(few | (jnp.linalg.norm(rows, axis=-1, keepdims=True) == 0.0), 0.1, 0.0)
-    zero = jnp.zeros_like(rows)
-    return Statistics(unit(rows + amount * noise), zero @ zero.T, zero, jnp.zeros((), jnp.int32))
+    return Statistics(
+        dictionary=unit(rows + amount * noise),
+        code_energy=jnp.zeros((atoms, atoms), rows.dtype),
+        code_signal=jnp.zeros_like(rows),
+        step=jnp.zeros((), jnp.int32),
+    )
 
 
 def learn(

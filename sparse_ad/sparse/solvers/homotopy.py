@@ -170,7 +170,7 @@ def homotopy(
     max_steps: int,
     tolerance: float,
     nonnegative: bool = False,
-    max_support: int = 32,
+    max_support: int = 16,
 ) -> Solution:
     """Solves one lasso by following its solution path; unit atoms. A step is an event.
 
