@@ -18,6 +18,7 @@ def render(results: Path) -> dict[str, str]:
     return {
         "results": f"{measured_table(results)}\n\n{published_table(results)}",
         "speed": speed_table(results / "benchmarks" / "sparse_coding.json"),
+        "memory": memory_table(results / "benchmarks" / "memory.json"),
         "learning": learning_table(results / "benchmarks" / "dictionary_learning.json"),
     }
 
@@ -108,6 +109,16 @@ def learning_table(path: Path) -> str:
             f"{each['held-out objective']:.3f}",
         )
         for each in read_json(path)["rows"]
+    ]
+    return table(head, rows)
+
+
+def memory_table(path: Path) -> str:
+    """Returns the peak memory of each run, and what it was of."""
+    head = ("run", "images", "fields", "peak memory, GB")
+    rows = [
+        (name, str(each["images"]), " ".join(each["fields"]), f"{each['peak_bytes'] / 1e9:.2f}")
+        for name, each in read_json(path)["runs"].items()
     ]
     return table(head, rows)
 
