@@ -177,6 +177,23 @@ def test_predictions_repeat_the_evaluation(score, fitted, splits, config):
     assert predictions[0].map.shape == (SIZE, SIZE)
 
 
+def test_predictions_take_the_rate_that_they_are_asked_for(score, fitted, splits, config):
+    calibration = evaluate.calibrate(score, fitted, splits.calibration, config)
+    config.evaluation.false_alarm_rate = 0.5
+    first, *_ = evaluate.predict(score, fitted, splits.test, calibration, config)
+    lower = evaluate.calibrate(score, fitted, splits.calibration, config)["threshold"]["value"]
+    assert first.row["threshold"] == lower < calibration["threshold"]["value"]
+
+
+def test_unreadable_calibration_images_are_reported(score, fitted, splits, config):
+    some = splits._replace(calibration=(broken(splits.calibration[0]), *splits.calibration[1:]))
+    config.evaluation.max_unreadable = 0.5
+    _, results, _ = run(score, fitted, some, config)
+    assert [each["path"] for each in results["skipped"]] == [splits.calibration[0].path]
+    assert results["counts"]["calibration"] == len(splits.calibration) - 1
+    assert results["counts"]["test_skipped"] == 0
+
+
 def test_predictions_tell_of_unreadable_images(score, fitted, splits, config):
     calibration = evaluate.calibrate(score, fitted, splits.calibration, config)
     some = (broken(splits.test[0]), splits.test[1])

@@ -234,6 +234,15 @@ def test_changed_training_images_are_refused_in_mid_fit(config, work, tmp_path):
         stages.fit(config, work)
 
 
+def test_evaluation_refuses_changed_training_images(config, work, tmp_path):
+    """Another split would let images that were fitted on set the threshold."""
+    stages.fit(config, work)
+    next((tmp_path / "images" / "train" / "good").iterdir()).unlink()
+    with pytest.raises(UserError, match="other training images"):
+        stages.evaluate_fitted(config, work)
+    assert not (work / "results.json").exists()
+
+
 def test_a_kill_between_a_new_threshold_and_its_calibration(config, work):
     """config.json is of the new evaluation by then, calibration.json and results.json are not."""
     stages.run(config, work)
