@@ -115,8 +115,7 @@ def evaluate(
         "config": config.to_dict(),
         "environment": environment_of(config),
         "fit": fit_record,
-        "counts": _count(splits, rows, skipped)
-        | {"calibration": calibration["threshold"]["calibration_images"]},
+        "counts": _count(splits, calibration, rows, skipped),
         "threshold": calibration["threshold"],
         "scale": calibration["scale"],
         **_quality(rows, config),
@@ -184,10 +183,13 @@ def _row(image: ScoredImage, threshold: float) -> Row:
     }
 
 
-def _count(splits: Splits, rows: Sequence[Row], skipped: Sequence[Any]) -> dict[str, int]:
+def _count(
+    splits: Splits, calibration: dict[str, Any], rows: Sequence[Row], skipped: Sequence[Any]
+) -> dict[str, int]:
     anomalous = sum(row["label"] == 1 for row in rows)
     return {
         "train": len(splits.train),
+        "calibration": calibration["threshold"]["calibration_images"],
         "test_normal": len(rows) - anomalous,
         "test_anomalous": anomalous,
         "test_skipped": len(skipped),

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from sparse_ad.checkpoint import Checkpoints
+from sparse_ad.data.decode import CHANNELS
 from sparse_ad.data.pipeline import training_batches
 from sparse_ad.devices import check_batch, everywhere, replicate, spread
 from sparse_ad.errors import UserError, require
@@ -42,16 +43,12 @@ def total_steps(config, count: int) -> int:
     return math.ceil(config.fit.passes * count / config.fit.batch_size)
 
 
-def channels(config) -> int:
-    return 3 if config.data.color == "rgb" else 1
-
-
 def state_like(method: Method, config) -> State:
     """Returns the shapes and types of the method's state, without any data.
 
     Errors: UserError where images and method do not go together.
     """
-    shape = (config.fit.batch_size, *config.data.size, channels(config))
+    shape = (config.fit.batch_size, *config.data.size, CHANNELS[config.data.color])
     return jax.eval_shape(method.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
 
 

@@ -1,6 +1,7 @@
 """Data: sources by name, and the splits of the protocol."""
 
 from sparse_ad.data import driver, elpv, folder, generated, ham10000
+from sparse_ad.data.decode import CHANNELS
 from sparse_ad.data.split import draw, hold_out
 from sparse_ad.errors import UserError, require, require_choice
 from sparse_ad.types import Splits
@@ -37,7 +38,7 @@ def load(config, seed: int) -> Splits:
 def check(config, seed: int) -> None:
     """Raises UserError for a field of the `data` part of a config that is out of range."""
     require_choice("data.name", config.name, LOADERS)
-    require_choice("data.color", config.color, ("grey", "rgb"))
+    require_choice("data.color", config.color, CHANNELS)
     size = tuple(config.size)
     whole = all(isinstance(side, int) for side in size)
     require(

@@ -12,6 +12,7 @@ from PIL import Image
 from sparse_ad.errors import UserError
 from sparse_ad.types import Encoded
 
+CHANNELS = {"grey": 1, "rgb": 3}  # of each data.color
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as PIL's mode "L"
 
 # What PIL raises for files that are missing, cut off, or no images.

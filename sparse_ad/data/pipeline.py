@@ -7,7 +7,7 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
-from sparse_ad.data.decode import decode, decode_mask, image_shape
+from sparse_ad.data.decode import CHANNELS, decode, decode_mask, image_shape
 from sparse_ad.errors import UserError, require
 from sparse_ad.types import Batch, Example
 
@@ -64,8 +64,7 @@ def _check(examples: Sequence[Example], batch_size: int) -> None:
 
 
 def _image_bytes(config) -> int:
-    channels = {"grey": 1, "rgb": 3}[config.color]
-    return 4 * config.size[0] * config.size[1] * channels
+    return 4 * config.size[0] * config.size[1] * CHANNELS[config.color]
 
 
 def _batch(dataset: grain.MapDataset, config, batch_size: int) -> grain.IterDataset[Batch]:
@@ -108,8 +107,7 @@ def _read_leniently(examples: Sequence[Example], config, index: int) -> _Record:
     try:
         record = _read_strictly(examples, config, index)
     except UserError as error:
-        channels = {"grey": 1, "rgb": 3}[config.color]
-        blank = np.zeros((*size, channels), np.float32)
+        blank = np.zeros((*size, CHANNELS[config.color]), np.float32)
         return _Record(blank, example.label, np.zeros(size, bool), False, int(index), str(error))
     if example.mask is None:
         return record
