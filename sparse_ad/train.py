@@ -49,7 +49,9 @@ def state_like(method: Method, config) -> State:
     Errors: UserError where images and method do not go together.
     """
     shape = (config.fit.batch_size, *config.data.size, CHANNELS[config.data.color])
-    return jax.eval_shape(method.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    maps = jax.eval_shape(method.features.extract, images)
+    return jax.eval_shape(method.init, jax.random.key(0), maps)
 
 
 def fit(
@@ -85,8 +87,8 @@ def fit(
 
     with StopSignals() as stop, tqdm(total=steps, initial=done, desc="fit", unit="step") as bar:
         while done < steps and not stop.asked:
-            images = spread(next(batches).image)
-            state, info = update(jax.random.fold_in(step_key, done), state, images)
+            maps = spread(method.features.extract(next(batches).image))
+            state, info = update(jax.random.fold_in(step_key, done), state, maps)
             done += 1
             log.add(done, info)
             bar.update()
@@ -132,7 +134,7 @@ def _begin(method, config, key, batches, checkpoints: Checkpoints, examples) -> 
     step = checkpoints.latest()
     if step is None:
         fresh = batches.get_state()
-        state = jax.jit(method.init)(key, spread(next(batches).image))
+        state = jax.jit(method.init)(key, spread(method.features.extract(next(batches).image)))
         batches.set_state(fresh)
         return Place(0, state, 0.0)
     state, position = checkpoints.restore(step, state_like(method, config))

@@ -58,16 +58,40 @@ class Scores(NamedTuple):
     info: dict[str, Float[Array, " n"]]  # diagnostics for each image, e.g. share of codes converged
 
 
+Maps = dict[str, Float[Array, "n h w c"]]
+"""What a detector looks at, by layer: {"pixels": images}, or the maps of a frozen network."""
+
+
+class Features(NamedTuple):
+    """What is computed of images before a detector sees them. Nothing of it is fitted."""
+
+    extract: Callable[[Float[Array, "n h w c"]], Maps]  # compiled; holds the frozen weights
+    identity: str  # of weights and preprocessing: equal text, equal maps
+
+
+class Explanation(NamedTuple):
+    """What one layer says of images."""
+
+    errors: Float[Array, "n p"]  # of patches, summed over channels
+    map: Float[Array, "n h w"]  # its part of the anomaly map
+    channels: Float[Array, "n c"]  # what each channel adds: sum of its largest patch errors
+
+
+PIXELS = Features(lambda images: {"pixels": images}, "pixels")
+
+
 class Method(NamedTuple):
     """A detector: pure functions that close over their config and hold no arrays."""
 
-    init: Callable[[Key, Float[Array, "n h w c"]], State]
-    update: Callable[[Key, State, Float[Array, "n h w c"]], tuple[State, dict[str, Array]]]
+    init: Callable[[Key, Maps], State]
+    update: Callable[[Key, State, Maps], tuple[State, dict[str, Array]]]
     finish: Callable[[Key, State], Params]
-    score: Callable[[Params, Float[Array, "n h w c"]], Scores]
+    score: Callable[[Params, Maps], Scores]
+    features: Features = PIXELS
     # What there is to look at, where a detector has it:
-    reconstruct: Callable[[Params, Float[Array, "n h w c"]], Float[Array, "n h w c"]] | None = None
+    reconstruct: Callable[[Params, Maps], Float[Array, "n h w c"]] | None = None
     atoms: Callable[[Params], Float[Array, "k h w c"]] | None = None
+    explain: Callable[[Params, Maps], dict[str, Explanation]] | None = None
 
 
 class VectorModel(NamedTuple):

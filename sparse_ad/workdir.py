@@ -12,10 +12,14 @@ from sparse_ad.errors import UserError
 from sparse_ad.files import read_json, write_json
 
 MISSING = object()
-SECTIONS = ("name", "seed", "data", "method", "fit", "evaluation")  # of every config
+SECTIONS = ("name", "seed", "data", "features", "method", "fit", "evaluation")  # of every config
 CALIBRATION = ("threshold", "scale", "evaluation")  # of calibration.json
 FREE = ("evaluation",)  # sections that may change after fitting
-IMMATERIAL = ("data.workers", "fit.checkpoint_seconds")  # fields that change no figure
+IMMATERIAL = (
+    "data.workers",
+    "features.cache_gb",
+    "fit.checkpoint_seconds",
+)  # fields that change no figure
 MIN_FREE_BYTES = 50 * 2**20  # less disk than this holds no run
 
 

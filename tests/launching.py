@@ -58,8 +58,10 @@ def tiny(root: Path) -> list[str]:
 def learning_toy():
     """A detector that compiles at once: it learns a mean image, with noise of its own."""
 
-    def update(key, state, images):
-        state = 0.5 * state + 0.5 * images.mean(0) + 0.01 * jax.random.normal(key, state.shape)
+    def update(key, state, maps):
+        state = (
+            0.5 * state + 0.5 * maps["pixels"].mean(0) + 0.01 * jax.random.normal(key, state.shape)
+        )
         return state, {"mean": jnp.mean(state)}
 
     return mean_image()._replace(update=update)

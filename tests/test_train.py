@@ -15,7 +15,7 @@ from sparse_ad.metrics_log import MetricsLog
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setitem(methods.METHODS, "toy", lambda _: learning_toy())
+    monkeypatch.setitem(methods.METHODS, "toy", lambda *_: learning_toy())
     return toy_config(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_a_value_that_is_not_finite_names_the_step(config, work, monkeypatch):
         return state * np.inf, {"loss": (state * np.inf).sum()}
 
     broken = learning_toy()._replace(update=update)
-    monkeypatch.setitem(methods.METHODS, "toy", lambda _: broken)
+    monkeypatch.setitem(methods.METHODS, "toy", lambda *_: broken)
     with pytest.raises(UserError, match="step 1: loss is inf"):
         stages.fit(config, work)
     assert not list((work / "checkpoints").iterdir())

@@ -16,7 +16,7 @@ from sparse_ad.files import append_line
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setitem(methods.METHODS, "toy", lambda _: learning_toy())
+    monkeypatch.setitem(methods.METHODS, "toy", lambda *_: learning_toy())
     return toy_config(tmp_path)
 
 

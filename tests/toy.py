@@ -13,17 +13,18 @@ SIZE = 24
 def mean_image() -> Method:
     """The image score is the largest deviation from the mean image, the map all of them."""
 
-    def score(params, images):
+    def score(params, maps):
+        images = maps["pixels"]
         anomaly_map = jnp.abs(images - params["mean"]).mean(-1)
         image = anomaly_map.max((1, 2))
         return Scores(image, anomaly_map, {"brightness": images.mean((1, 2, 3))})
 
     return Method(
-        init=lambda key, images: images.mean(0),
-        update=lambda key, state, images: (state, {}),
+        init=lambda key, maps: maps["pixels"].mean(0),
+        update=lambda key, state, maps: (state, {}),
         finish=lambda key, state: {"mean": state},
         score=score,
-        reconstruct=lambda params, images: jnp.broadcast_to(params["mean"], images.shape),
+        reconstruct=lambda params, maps: jnp.broadcast_to(params["mean"], maps["pixels"].shape),
         atoms=lambda params: jnp.stack([params["mean"], 1 - params["mean"]]),
     )
 

@@ -1,19 +1,26 @@
 """The detectors, by the name that `config.method.name` gives them."""
 
 from sparse_ad.errors import require_choice
+from sparse_ad.features.pyramid import features
+from sparse_ad.methods.exemplar_coding import exemplar_coding
+from sparse_ad.methods.mlf_sc import mlf_sc
 from sparse_ad.methods.patchwise import patchwise
 from sparse_ad.methods.sparse_coding import sparse_coding
 from sparse_ad.types import Method
 
-METHODS = {
-    "sparse_coding": lambda config: patchwise(sparse_coding(config), config),
+METHODS = {  # name: build(config.method, features, (height, width)) -> detector
+    "sparse_coding": lambda config, *images: patchwise(sparse_coding(config), config, *images),
+    "exemplar_coding": lambda config, *images: patchwise(exemplar_coding(config), config, *images),
+    "mlf_sc": mlf_sc,
 }
 
 
 def build(config) -> Method:
-    """Returns the detector that `config` (the `method` section) describes.
+    """Returns the detector that `config` (its `method`, `features` and `data` sections) describes.
 
-    Errors: UserError that names the field, its value and the choices.
+    Errors: UserError that names the field, its value and the choices; for weights that are missing
+    or damaged, as `features.weights.load_weights`.
     """
-    require_choice("method.name", config.name, METHODS)
-    return METHODS[config.name](config)
+    require_choice("method.name", config.method.name, METHODS)
+    shape = tuple(config.data.size)
+    return METHODS[config.method.name](config.method, features(config.features, shape), shape)

@@ -1,18 +1,27 @@
 """The lift from a model of vectors to a detector of images: patches in, maps and scores out."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
+from sparse_ad.batching import for_each
 from sparse_ad.errors import require
 from sparse_ad.normalisation import normalisation
-from sparse_ad.patches import average, draw, error_map, extract, pooling
-from sparse_ad.types import Key, Method, Params, Scores, State, VectorModel
+from sparse_ad.patches import average, draw, error_map, extract, pooling, resize_map
+from sparse_ad.types import (
+    PIXELS,
+    Features,
+    Key,
+    Maps,
+    Method,
+    Params,
+    Scores,
+    State,
+    VectorModel,
+)
 
 
 class Scaled(NamedTuple):
@@ -22,61 +31,48 @@ class Scaled(NamedTuple):
     model: State | Params
 
 
-def for_each(function: Callable, images: Float[Array, "n h w c"]):
-    """Returns function(image) of all images, as `lax.map` does, with the same bits for any n.
-
-    A loop of one turn would be unrolled, its operations fused with what is around them, and
-    rounded differently. So a lone image gets a neighbour, which is not visited, and the number of
-    turns is hidden from the compiler.
-    """
-    count = images.shape[0]
-    rows = jnp.concatenate([images, images]) if count == 1 else images
-    results = jax.eval_shape(jax.vmap(function), rows)
-    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), results)
-    pixel = images.ravel()[0]
-    turns = jnp.where((pixel < 0.0) & (pixel > 0.0), 0, count)  # count; the compiler cannot tell
-
-    def fill(place, filled):
-        result = function(lax.dynamic_index_in_dim(rows, place, keepdims=False))
-        return jax.tree.map(lambda leaf, value: leaf.at[place].set(value), filled, result)
-
-    filled = lax.fori_loop(0, turns, fill, empty)
-    return jax.tree.map(lambda leaf: leaf[:count], filled)
-
-
-def patchwise(model: VectorModel, config) -> Method:
-    """Returns the detector that applies `model` to every patch of an image.
+def patchwise(model: VectorModel, config, features: Features, shape: tuple[int, int]) -> Method:
+    """Returns the detector that applies `model` to every patch of an image, or of its features.
 
         image [h w c] / unit -> patches [p d], normalised -> errors [p] -> map [h w], score
 
-    Reads patch_size, stride, patches_per_image, and the fields of `normalisation` and `pooling`.
+    "Image" is here what the features give: one map, whose errors are brought to `shape`, the size
+    of the images. Reads patch_size, stride, patches_per_image (0: all that scoring looks at), and
+    the fields of `normalisation` and `pooling`.
     Images are scored one after the other, so that a score has the same bits whatever batch the
     image came in.
 
     Errors: UserError that names the field, its value and the remedy.
     """
     size, stride, per_image = config.patch_size, config.stride, config.patches_per_image
-    for field, value in (
-        ("patch_size", size),
-        ("stride", stride),
-        ("patches_per_image", per_image),
+    for field, value, least in (
+        ("patch_size", size, 1),
+        ("stride", stride, 1),
+        ("patches_per_image", per_image, 0),
     ):
-        require(value >= 1, f"method.{field}", value, "must be at least 1")
+        require(value >= least, f"method.{field}", value, f"must be at least {least}")
     normal = normalisation(config)
     pool = pooling(config)
 
+    def sample(key: Key, images: Float[Array, "n h w c"]) -> Float[Array, "count n d"]:
+        if per_image:
+            return draw(key, images, per_image, size)
+        return jax.vmap(lambda image: extract(image, size, stride), out_axes=1)(images)
+
     def drawn(key: Key, common: Array, images: Float[Array, "n h w c"]) -> Float[Array, "m g d"]:
         units = jax.vmap(normal.unit, (None, 0))(common, images)
-        patches = draw(key, images / units[:, None, None, None], per_image, size)
+        patches = sample(key, images / units[:, None, None, None])
         return normal.split(patches.reshape(-1, 1, patches.shape[-1]))[0]  # one group
 
-    def init(key: Key, images: Float[Array, "n h w c"]) -> Scaled:
+    def init(key: Key, maps: Maps) -> Scaled:
+        images = only(maps)
         draw_key, model_key = jax.random.split(key)
-        patches = draw(draw_key, images, per_image, size)
+        patches = sample(draw_key, images)
         common = normal.measure(patches.reshape(-1, patches.shape[-1]))
         return Scaled(common, model.init(model_key, drawn(draw_key, common, images)))
 
-    def update(key: Key, state: Scaled, images: Float[Array, "n h w c"]):
+    def update(key: Key, state: Scaled, maps: Maps):
+        images = only(maps)
         draw_key, model_key = jax.random.split(key)
         vectors = drawn(draw_key, state.unit, images)
         fitted, info = model.update(model_key, state.model, vectors)
@@ -89,7 +85,10 @@ def patchwise(model: VectorModel, config) -> Method:
         patches = extract(image / normal.unit(params.unit, image), size, stride)
         errors, info = model.errors(params.model, normal.split(patches[:, None])[0])
         errors = jnp.sum(errors, axis=-1)
-        return Scores(pool(errors), error_map(errors, image.shape[:2], size, stride), info)
+        anomaly_map = error_map(errors, image.shape[:2], size, stride)
+        if image.shape[:2] != shape:
+            anomaly_map = resize_map(anomaly_map, shape)
+        return Scores(pool(errors), anomaly_map, info)
 
     def reconstruct_one(params: Scaled, image: Float[Array, "h w c"]) -> Array:
         unit = normal.unit(params.unit, image)
@@ -102,6 +101,19 @@ def patchwise(model: VectorModel, config) -> Method:
         return rows.reshape(rows.shape[0], size, size, -1)
 
     def one_by_one(function):
-        return lambda params, images: for_each(partial(function, params), images)
+        return lambda params, maps: for_each(partial(function, params), only(maps))
 
-    return Method(init, update, finish, one_by_one(score_one), one_by_one(reconstruct_one), atoms)
+    detector = Method(init, update, finish, one_by_one(score_one), features)
+    if features is not PIXELS:  # what features show is nothing to look at
+        return detector
+    return detector._replace(
+        reconstruct=one_by_one(reconstruct_one) if model.reconstruct else None,
+        atoms=atoms if model.atoms else None,
+    )
+
+
+def only(maps: Maps) -> Float[Array, "n h w c"]:
+    """Returns the one map there is. Errors: UserError where there are several."""
+    remedy = f"leaves the maps of {', '.join(maps)} apart, and this method wants one; set it True"
+    require(len(maps) == 1, "features.fuse", False, remedy)
+    return next(iter(maps.values()))

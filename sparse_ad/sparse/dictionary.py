@@ -71,11 +71,7 @@ def learn(
     count = signals.shape[0]
     solution = code(state.dictionary, signals)
     z = solution.code
-    # Old statistics come from older dictionaries: they fade, quickly at first.
-    # Source: Mairal et al., section 3.4.3, with theta = t m for t < m, m^2 + t - m after it.
-    t = state.step.astype(signals.dtype) + 1.0
-    theta = jnp.where(t < count, t * count, count * count + t - count)
-    fade = (theta + 1.0 - count) / (theta + 1.0)
+    fade = fading(state.step, count)
     energy = fade * state.code_energy + product(z.T, z) / count
     cross = fade * state.code_signal + product(z.T, signals) / count
     learned = Statistics(
@@ -91,6 +87,17 @@ def learn(
         "replaced": replaced,
     }
     return learned, info
+
+
+def fading(step: Int[Array, ""], count: int) -> Float[Array, ""]:
+    """Returns what old statistics weigh beside a minibatch of `count` signals.
+
+    They come from older dictionaries, and fade, quickly at first.
+    Source: Mairal et al., section 3.4.3, with theta = t m for t < m, m^2 + t - m after it.
+    """
+    t = step.astype(jnp.float32) + 1.0
+    theta = jnp.where(t < count, t * count, count * count + t - count)
+    return (theta + 1.0 - count) / (theta + 1.0)
 
 
 def improve_atoms(
