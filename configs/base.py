@@ -36,6 +36,8 @@ def get_config() -> ConfigDict:
             },
             "method": {
                 "name": "sparse_coding",  # sparse_coding | exemplar_coding | mlf_sc
+                "tile": (),  # (height, width) of tiles that large images are cut into; (): none
+                "tile_overlap": 0.25,  # share of a tile that the next one covers, at least
                 "patch_size": 16,
                 "stride": 4,
                 "remove_mean": True,  # of each patch

@@ -46,7 +46,7 @@ def draw_histogram(rows: Sequence[dict[str, Any]], threshold: float) -> Figure:
     axes.axvline(threshold, color="black", linewidth=1.5, label=f"threshold {threshold:.4g}")
     axes.set(xlabel="image score", ylabel="test images", xscale="log" if wide else "linear")
     axes.yaxis.get_major_locator().set_params(integer=True)
-    _legend_outside(figure, axes)
+    add_legend(figure, axes)
     return figure
 
 
@@ -81,11 +81,11 @@ def draw_examples(pictures: Sequence[Picture], scale: dict[str, float]) -> Figur
     figure = Figure(figsize=(1.9 * len(pictures) + 0.9, 4.3), layout="constrained")
     axes = figure.subplots(2, len(pictures), squeeze=False)
     for picture, (above, below) in zip(pictures, axes.T, strict=True):
-        _show(above, to_rgb(picture.image))
-        _show(below, overlay(picture.image, picture.map, scale))
+        show_image(above, to_rgb(picture.image))
+        show_image(below, overlay(picture.image, picture.map, scale))
         for panel in (above, below):
-            _outline(panel, picture.mask)
-        above.set_title(_caption(picture), fontsize=8)
+            outline_mask(panel, picture.mask)
+        above.set_title(caption(picture), fontsize=8)
     axes[0, 0].set_ylabel("image")
     axes[1, 0].set_ylabel("heat map")
     _colour_bar(figure, axes, scale)
@@ -105,11 +105,11 @@ def draw_reconstructions(pictures: Sequence[Picture]) -> Figure | None:
     apart = [np.abs(each.image - each.reconstruction).mean(-1) for each in shown]
     most = float(np.quantile(apart, 0.999)) or 1.0
     for picture, difference, panels in zip(shown, apart, axes, strict=True):
-        _show(panels[0], to_rgb(picture.image))
-        _outline(panels[0], picture.mask)
-        _show(panels[1], to_rgb(picture.reconstruction))
-        drawn = _show(panels[2], difference, cmap="inferno", vmin=0, vmax=most)
-        panels[0].set_ylabel(_caption(picture), fontsize=8)
+        show_image(panels[0], to_rgb(picture.image))
+        outline_mask(panels[0], picture.mask)
+        show_image(panels[1], to_rgb(picture.reconstruction))
+        drawn = show_image(panels[2], difference, cmap="inferno", vmin=0, vmax=most)
+        panels[0].set_ylabel(caption(picture), fontsize=8)
     for panel, name in zip(axes[0], ("original", "reconstruction", "difference"), strict=True):
         panel.set_title(name, fontsize=10)
     bar = figure.colorbar(drawn, ax=axes[:, 2], shrink=0.6, extend="max")
@@ -138,7 +138,7 @@ def draw_atoms(atoms: Float[np.ndarray, "k h w c"] | None) -> Figure | None:
     height, width, channels = framed.shape[1:]
     mosaic = framed.reshape(down, across, height, width, channels).swapaxes(1, 2)
     figure, axes = _figure(8, 8 * down * height / (across * width) + 0.4)
-    _show(axes, to_rgb(mosaic.reshape(down * height, across * width, channels)))
+    show_image(axes, to_rgb(mosaic.reshape(down * height, across * width, channels)))
     some = len(shown) if len(shown) == len(atoms) else f"{len(shown)} of {len(atoms)}"
     axes.set_title(f"{some} atoms, smooth ones first", fontsize=10)
     for spine in axes.spines.values():
@@ -153,25 +153,27 @@ def _figure(width: float, height: float):
     return figure, axes
 
 
-def _legend_outside(figure: Figure, axes) -> None:
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False
-    )
+def add_legend(figure: Figure, axes, columns: int = 3) -> None:
+    """Adds the legend of a panel above all of the figure."""
+    style = {"loc": "outside upper center", "ncols": columns, "frameon": False}
+    figure.legend(*axes.get_legend_handles_labels(), **style)
 
 
-def _show(axes, image, **style):
+def show_image(axes, image, **style):
+    """Shows an image or map without ticks; returns what a colour bar needs."""
     axes.set(xticks=[], yticks=[])
     return axes.imshow(image, interpolation="nearest", **style)
 
 
-def _outline(axes, mask) -> None:
+def outline_mask(axes, mask) -> None:
     """Outlines the mask from a little outside, so that thin defects stay in sight."""
     wide = ndimage.binary_dilation(mask, iterations=max(1, min(mask.shape) // 64))
     if wide.any() and not wide.all():
         axes.contour(wide, levels=[0.5], colors=[CONTOUR], linewidths=1)
 
 
-def _caption(picture: Picture) -> str:
+def caption(picture: Picture) -> str:
+    """Names an image in three short lines: file, kind and score, verdict."""
     row, name = picture.row, PurePath(picture.row["path"]).name
     name = name if len(name) <= 22 else f"{name[:9]}…{name[-12:]}"
     kind = row["kind"] if len(row["kind"]) <= 22 else f"{row['kind'][:21]}…"

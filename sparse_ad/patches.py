@@ -82,10 +82,14 @@ def error_map(
 
 
 def resize_map(
-    anomaly_map: Float[Array, "h w"], shape: tuple[int, int]
+    anomaly_map: Float[Array, "h w"], shape: tuple[int, int], border: int = 0
 ) -> Float[Array, "height width"]:
-    """Returns a map brought to another size, linearly between the centres of its cells."""
-    return jax.image.resize(anomaly_map, shape, "linear")
+    """Returns a map brought to another size, linearly between the centres of its cells.
+
+    `border` positions, which were cut from each side of the map before, are first put back: they
+    have what their nearest neighbour has.
+    """
+    return jax.image.resize(jnp.pad(anomaly_map, border, mode="edge"), shape, "linear")
 
 
 def top_rows(errors: Float[Array, "p c"], count: int) -> Float[Array, "count c"]:

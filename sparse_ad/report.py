@@ -13,9 +13,9 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
-from sparse_ad import figures, heatmaps
+from sparse_ad import figures, heatmaps, layer_figures
 from sparse_ad.files import write_bytes, write_json, write_text
-from sparse_ad.pictures import Pictures
+from sparse_ad.pictures import SAMPLED, Pictures
 
 COLUMNS = ("path", "kind", "label", "score", "threshold", "flagged")
 FIGURES = (  # file, what is seen
@@ -33,6 +33,30 @@ FIGURES = (  # file, what is seen
     ("best", "The highest-scored anomalous and the lowest-scored normal images, on that scale."),
     ("reconstructions", "Original, reconstruction and their difference."),
     ("atoms", "What was learned, each atom on its own scale."),
+)
+LAYER_FIGURES = (  # of a method that can say what each layer adds
+    (
+        "layers",
+        "Patch errors of each layer, summed over its channels; each class adds up to 100 %. The "
+        "line is passed by 5 % of the patches of normal images; the title says by how many of "
+        "anomalous images, most of whose patches may show nothing wrong. AUROC: of the "
+        "largest error of each image. Sampled, evenly over the test set, are at most "
+        f"{SAMPLED} normal and {SAMPLED} anomalous images: the figures are rough.",
+    ),
+    (
+        "layer_maps",
+        "What each layer adds to the heat map, for the highest- and lowest-scored images of each "
+        "class. The outline is the mask. A layer has one scale in all images, from the median to "
+        "the 99.5 % quantile of its maps of the sampled normal images; the last column is the "
+        "heat map, on the report's scale.",
+    ),
+    (
+        "channels",
+        "The channels of the same images that are most out of the ordinary: what each adds (the "
+        "sum of its largest patch errors), in units of its mean over the sampled normal images, "
+        "or of 1 % of the layer's average channel where it adds less than that. The line is "
+        "where the most extreme channel of a typical (median) normal image lies.",
+    ),
 )
 
 
@@ -60,16 +84,9 @@ def write_report(
     pictures: Pictures,
 ) -> Path:
     """Writes figures/*.png and report.html, which holds them; returns the path of the page."""
-    workdir, shown = Path(workdir), []
-    drawn = _draw(results, rows, pictures)
-    for name, text in FIGURES:
-        path = workdir / "figures" / f"{name}.png"
-        if drawn[name] is None:
-            path.unlink(missing_ok=True)  # of an earlier run
-            continue
-        content = figures.render(drawn[name])
-        write_bytes(path, content)
-        shown.append({"name": name, "text": text, "png": base64.b64encode(content).decode()})
+    workdir, drawn = Path(workdir), _draw(results, rows, pictures)
+    shown = _write_figures(workdir / "figures", drawn, FIGURES)
+    shown_layers = _write_figures(workdir / "figures", drawn, LAYER_FIGURES)
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=folder, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -78,6 +95,7 @@ def write_report(
     page = environment.get_template("report.html.jinja").render(
         results=results,
         figures=shown,
+        layer_figures=shown_layers,
         quality=_quality(results),
         promise=describe_threshold(results["threshold"]),
         costs=_costs(results),
@@ -134,6 +152,20 @@ def describe_threshold(threshold: dict[str, Any]) -> str:
     )
 
 
+def _write_figures(folder: Path, drawn: dict, titles) -> list[dict[str, str]]:
+    """Writes what was drawn of the figures in `titles`; returns what the page needs of each."""
+    shown = []
+    for name, text in titles:
+        path = folder / f"{name}.png"
+        if drawn[name] is None:
+            path.unlink(missing_ok=True)  # of an earlier run
+            continue
+        content = figures.render(drawn[name])
+        write_bytes(path, content)
+        shown.append({"name": name, "text": text, "png": base64.b64encode(content).decode()})
+    return shown
+
+
 def _draw(results, rows, pictures: Pictures) -> dict[str, Figure | None]:
     scale = results["scale"]
     firsts = (pictures.calm[:1], pictures.false_alarms[:1], pictures.hits[:1], pictures.misses[:1])
@@ -144,6 +176,9 @@ def _draw(results, rows, pictures: Pictures) -> dict[str, Figure | None]:
         "best": figures.draw_examples(pictures.hits + pictures.calm, scale),
         "reconstructions": figures.draw_reconstructions(sum(firsts, ())),
         "atoms": figures.draw_atoms(pictures.atoms),
+        "layers": layer_figures.draw_layers(pictures.layers),
+        "layer_maps": layer_figures.draw_layer_maps(pictures, scale),
+        "channels": layer_figures.draw_channels(pictures),
     }
 
 

@@ -67,6 +67,7 @@ class Features(NamedTuple):
 
     extract: Callable[[Float[Array, "n h w c"]], Maps]  # compiled; holds the frozen weights
     identity: str  # of weights and preprocessing: equal text, equal maps
+    border: int = 0  # positions that were cut from each side of the maps
 
 
 class Explanation(NamedTuple):

@@ -11,6 +11,7 @@ from toy import SIZE, broken, examples, fit, make_config, make_splits, mean_imag
 
 from sparse_ad import evaluate, scoring
 from sparse_ad.errors import UserError
+from sparse_ad.stages import scoring as scoring_of
 from sparse_ad.types import Scores
 
 
@@ -31,7 +32,7 @@ def fitted(splits):
 
 @pytest.fixture
 def score():
-    return jax.jit(mean_image().score)
+    return scoring_of(mean_image())
 
 
 def by_hand(fitted, some):
@@ -90,10 +91,10 @@ def test_heat_map_scale_comes_from_normal_images(score, fitted, splits, config):
 
 def test_batch_size_does_not_matter(score, fitted, splits, config):
     _, _, rows = run(score, fitted, splits, config)
-    config.evaluation.batch_size = 1
-    _, _, alone = run(score, fitted, splits, config)
+    config.evaluation.batch_size = 24  # a multiple of the devices; the last batch is padded
+    _, _, larger = run(score, fitted, splits, config)
     assert [row["score"] for row in rows] == pytest.approx(
-        [row["score"] for row in alone], rel=1e-6
+        [row["score"] for row in larger], rel=1e-6
     )
 
 
@@ -153,7 +154,7 @@ def test_no_images_are_an_error(score, fitted, splits, config, field):
 @pytest.mark.parametrize("where", ["image", "map"])
 def test_scores_that_are_not_finite_name_the_image(fitted, splits, config, where):
     def score(params, images):
-        scores = mean_image().score(params, images)
+        scores = mean_image().score(params, {"pixels": images})
         return scores._replace(**{where: getattr(scores, where).at[2].set(jnp.nan)})
 
     with pytest.raises(UserError, match=r"good/002\.png"):

@@ -2,26 +2,36 @@
 
 import importlib
 import json
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from configs.base import get_config
-from sparse_ad import devices, methods
+from sparse_ad import devices, methods, stages
+from sparse_ad.data.decode import CHANNELS
 from sparse_ad.errors import UserError
+from sparse_ad.features import backbones, pyramid
+from sparse_ad.features.resnet18 import ResNet18
+from sparse_ad.features.vgg16 import VGG16
 from sparse_ad.methods.sparse_coding import sparse_coding
 from sparse_ad.normalisation import SCALES
 from sparse_ad.types import Scores
 
+FOLDER = Path(__file__).parents[1] / "configs"
+MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 CONFIGS = sorted(
-    path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "__init__"
+    f"{name}:{variant}" if variant else name
+    for name in MODULES
+    for variant in getattr(importlib.import_module(f"configs.{name}"), "VARIANTS", ("",))
 )
-SIZE = 24
 KEY = jax.random.key(0)
 
 PATCHES = {  # small enough for a test; more slots than atoms, so that there is one path to compile
@@ -33,22 +43,40 @@ PATCHES = {  # small enough for a test; more slots than atoms, so that there is 
     "patches_per_image": 32,
     "minibatch": 64,
 }
-SMALL = {  # what makes each config small: a new config needs a line here
+CHANNELWISE = {"patch_size": 3, "stride": 1, "atoms": 2}
+EXEMPLARS = {"atoms": 24}  # of 128 patches: the dictionary fills up
+SMALL = {  # what makes each config small: a new config or variant needs a line here
     "base": PATCHES,
+    "mlf_sc:as_described": CHANNELWISE | {"stride": 2, "nonzeros": 1},
+    "mlf_sc:improved": EXEMPLARS,
+    "mlf_sc:improved_efficientnet": EXEMPLARS,
+    "mlf_sc:improved_resnet18": EXEMPLARS,
+    "mlf_sc:published_code": CHANNELWISE | {"nonzeros": 1},
     "quickstart": PATCHES,
     "sparse_patches": PATCHES,
+}
+FEATURES = {  # the same for the features, where these need it; each layer costs a compilation
+    "mlf_sc:as_described": {"layers": ("conv3_3",)},
+    "mlf_sc:published_code": {"layers": ("conv2_2", "conv3_3"), "shrink": (4, 2), "crop": 1},
+    "mlf_sc:improved_efficientnet": {"layers": ("stage3",)},
+}
+SIZE, DEEP = 24, 64  # of images, the latter for networks
+THIN = {  # cheap networks of the same make
+    "vgg16": partial(VGG16, widths=(4, 5, 6, 7, 8)),
+    "resnet18": partial(ResNet18, widths=(4, 5, 6)),
 }
 EACH = pytest.mark.parametrize("name", CONFIGS)
 
 
 def test_every_config_is_covered():
     assert sorted(SMALL) == CONFIGS
+    assert FEATURES.keys() <= SMALL.keys()
 
 
-def stripes(count: int, seed: int, channels: int = 1) -> np.ndarray:
+def stripes(count: int, seed: int, channels: int = 1, size: int = SIZE) -> np.ndarray:
     """Images 0..1 of diagonal stripes, shifted at random, with a little noise: all normal."""
     rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:SIZE, :SIZE]
+    rows, columns = np.mgrid[:size, :size]
     phase = rng.uniform(0.0, 6.0, (count, 1, 1, 1))
     tint = np.linspace(1.0, 0.6, channels)
     images = 0.5 + 0.3 * np.sin((rows + columns)[..., None] + phase) * tint
@@ -56,42 +84,88 @@ def stripes(count: int, seed: int, channels: int = 1) -> np.ndarray:
 
 
 def with_defects(images: np.ndarray) -> np.ndarray:
-    """A part of each image has its stripes in the other direction."""
-    damaged = images.copy()
-    damaged[:, 8:16, 8:16] = damaged[:, 8:16, 8:16][:, :, ::-1]
+    """The middle ninth of each image has its stripes in the other direction."""
+    damaged, third = images.copy(), images.shape[1] // 3
+    middle = slice(third, 2 * third)
+    damaged[:, middle, middle] = damaged[:, middle, middle][:, :, ::-1]
     return damaged
 
 
 @cache
 def small(name: str, **fields) -> ConfigDict:
-    config = importlib.import_module(f"configs.{name}").get_config()
-    config.data.size = (SIZE, SIZE)
+    module, _, variant = name.partition(":")
+    get = importlib.import_module(f"configs.{module}").get_config
+    config = get(variant) if variant else get()
+    config.features.update(FEATURES.get(name, {}))
+    size = SIZE if config.features.backbone == "pixels" else DEEP
+    config.data.size = (size, size)
     config.method.update({**SMALL[name], **fields})
     return config
 
 
+def random_weights(name: str, path: str):
+    """Weights of the network of that name, of which none is zero, the same each time."""
+    module = backbones.BACKBONES[name].module(tuple(backbones.BACKBONES[name].layers))
+    like = jax.eval_shape(module.init, KEY, np.zeros((1, DEEP, DEEP, 3), np.float32))["params"]
+    rng = np.random.default_rng(1)
+
+    def draw(leaf):
+        scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) == 4 else 0.1
+        return rng.normal(0, scale, leaf.shape).astype(np.float32)
+
+    mean, deviation = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
+    return SimpleNamespace(
+        params=jax.tree.map(draw, like), mean=mean, deviation=deviation, sha256="random"
+    )
+
+
+def build(config):
+    """Returns the detector, on a thin network whose weights are random."""
+    thin = {
+        name: backbones.BACKBONES[name]._replace(module=module) for name, module in THIN.items()
+    }
+    with (
+        mock.patch.dict(backbones.BACKBONES, thin),
+        mock.patch.object(pyramid, "load_weights", random_weights),
+    ):
+        return methods.build(config)
+
+
+class Fit(SimpleNamespace):
+    """A detector fitted to stripes: method, state, info, params, channels, size."""
+
+    def images(self, seed: int, count: int = 8) -> np.ndarray:
+        return stripes(count, seed, self.channels, self.size)
+
+    def look(self, images):
+        """The maps of images, on no device."""
+        return jax.device_get(self.method.features.extract(images))
+
+    def score(self, images) -> Scores:
+        return self.scoring(self.params, self.look(images))
+
+
 @cache
-def fitted_to(method_fields: str, channels: int):
+def fitted_to(fields: str, channels: int) -> Fit:
     """Equal configs share one fit."""
-    method = methods.build(ConfigDict(json.loads(method_fields)))
-    train = stripes(8, 0, channels)
-    state = jax.jit(method.init)(KEY, train)
-    update = jax.jit(method.update)
+    config = ConfigDict(json.loads(fields))
+    method = build(config)
+    fit = Fit(method=method, channels=channels, size=config.data.size[0])
+    maps = fit.look(fit.images(0))
+    fit.state = jax.jit(method.init)(KEY, maps)
+    fit.update = jax.jit(method.update)
     for step in range(6):
-        state, info = update(jax.random.fold_in(KEY, step), state, train)
-    params = jax.jit(method.finish)(KEY, state)
-    return method, state, info, params, jax.jit(method.score)
+        fit.state, fit.info = fit.update(jax.random.fold_in(KEY, step), fit.state, maps)
+    fit.params = jax.jit(method.finish)(KEY, fit.state)
+    fit.scoring = jax.jit(method.score)
+    return fit
 
 
-def fitted(name: str, channels: int = 0, **fields):
+def fitted(name: str, channels: int = 0, **fields) -> Fit:
     config = small(name, **fields)
-    channels = channels or {"grey": 1, "rgb": 3}[config.data.color]
-    return *fitted_to(json.dumps(config.method.to_dict()), channels), channels
-
-
-@cache
-def score_apart(method):
-    return devices.by_image(method.score)
+    used = {section: config[section].to_dict() for section in ("features", "method")}
+    used["data"] = {"size": config.data.size}
+    return fitted_to(json.dumps(used), channels or CHANNELS[config.data.color])
 
 
 def assert_same_bits(found, expected):
@@ -100,15 +174,14 @@ def assert_same_bits(found, expected):
 
 @EACH
 def test_types(name):
-    _, state, info, params, score, channels = fitted(name)
-    images = stripes(8, 1, channels)
-    scores = score(params, images)
+    fit = fitted(name)
+    scores = fit.score(fit.images(1))
     assert isinstance(scores, Scores)
     assert scores.image.shape == (8,)
-    assert scores.map.shape == (8, SIZE, SIZE)  # the resolution of the images
+    assert scores.map.shape == (8, fit.size, fit.size)  # the resolution of the images
     assert all(value.shape == (8,) for value in scores.info.values())
-    assert all(value.shape == () for value in info.values())
-    for leaf in jax.tree.leaves((state, info, params, scores)):
+    assert all(value.shape == () for value in fit.info.values())
+    for leaf in jax.tree.leaves((fit.state, fit.info, fit.params, scores)):
         assert np.isfinite(leaf).all()
         assert leaf.dtype in (jnp.float32, jnp.int32)
 
@@ -116,87 +189,101 @@ def test_types(name):
 @EACH
 def test_state_keeps_its_shape(name):
     """Else it could not be restored, nor fitting be streamed."""
-    method, state, _, _, _, channels = fitted(name)
-    shape = jax.ShapeDtypeStruct((8, SIZE, SIZE, channels), jnp.float32)
-    first = jax.eval_shape(method.init, KEY, shape)
+    fit = fitted(name)
+    shape = jax.ShapeDtypeStruct((8, fit.size, fit.size, fit.channels), jnp.float32)
+    maps = jax.eval_shape(fit.method.features.extract, shape)
+    first = jax.eval_shape(fit.method.init, KEY, maps)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), first) == jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), state
+        lambda leaf: (leaf.shape, leaf.dtype), fit.state
     )
 
 
 @EACH
 def test_fit_is_deterministic_and_follows_its_key(name):
-    method, state, _, _, _, channels = fitted(name)
-    update = jax.jit(method.update)
-    images = stripes(8, 0, channels)
-    assert_same_bits(update(KEY, state, images), update(KEY, state, images))
-    other, _ = update(jax.random.key(9), state, images)
-    same, _ = update(KEY, state, images)
+    """But where all patches are taken in their order, and nothing is drawn."""
+    fit = fitted(name)
+    maps = fit.look(fit.images(0))
+    same, _ = fit.update(KEY, fit.state, maps)
+    assert_same_bits(fit.update(KEY, fit.state, maps)[0], same)
+    if small(name).method.name == "exemplar_coding":
+        return
+    begun, other = (jax.jit(fit.method.init)(key, maps) for key in (KEY, jax.random.key(9)))
     assert any(
         (np.asarray(a) != np.asarray(b)).any()
-        for a, b in zip(jax.tree.leaves(same), jax.tree.leaves(other), strict=True)
+        for a, b in zip(jax.tree.leaves(begun), jax.tree.leaves(other), strict=True)
     )
 
 
 @EACH
 def test_score_does_not_see_other_images(name):
-    *_, params, score, channels = fitted(name)
-    images, others = stripes(8, 1, channels), stripes(8, 2, channels)
+    fit = fitted(name)
+    images, others = fit.images(1), fit.images(2)
     mixed = np.concatenate([images[:3], others[3:]])
-    expected = jax.tree.map(lambda leaf: leaf[:3], score(params, images))
-    assert_same_bits(jax.tree.map(lambda leaf: leaf[:3], score(params, mixed)), expected)
-    assert_same_bits(score(params, images[::-1]).image, score(params, images).image[::-1])
+    plain = fit.score(images)
+    expected = jax.tree.map(lambda leaf: leaf[:3], plain)
+    assert_same_bits(jax.tree.map(lambda leaf: leaf[:3], fit.score(mixed)), expected)
+    assert_same_bits(fit.score(images[::-1]).image, plain.image[::-1])
 
 
 @EACH
 def test_batch_of_one_is_batch_of_eight(name):
-    *_, params, score, channels = fitted(name)
-    images = stripes(8, 1, channels)
-    together = score(params, images)
+    fit = fitted(name)
+    maps = fit.look(fit.images(1))
+    together = fit.scoring(fit.params, maps)
     for place in (0, 5):
-        alone = score(params, images[place : place + 1])
-        assert_same_bits(alone, jax.tree.map(lambda leaf, at=place: leaf[at : at + 1], together))
+        one = lambda tree, at=place: jax.tree.map(lambda leaf: leaf[at : at + 1], tree)  # noqa: E731
+        assert_same_bits(fit.scoring(fit.params, one(maps)), one(together))
 
 
 @EACH
 def test_eight_devices_score_as_one(name):
-    method, _, _, params, score, channels = fitted(name)
+    fit = fitted(name)
     assert devices.mesh().size == 8
-    images = stripes(8, 1, channels)  # one each
-    apart = score_apart(method)(devices.replicate(params), images)
+    images = fit.images(1)  # one each
+    apart = stages.scoring(fit.method)(devices.replicate(fit.params), images)
     assert len(apart.image.sharding.device_set) == 8
-    assert_same_bits(apart, score(params, images))
+    assert_same_bits(apart, fit.score(images))
 
 
 @EACH
-def test_eight_devices_fit_as_one(name):
+def test_eight_devices_fit_as_one(name, monkeypatch):
     """To the order of float32 sums, which an exact solver does not blow up."""
-    method, state, _, _, _, channels = fitted(name)
-    images = stripes(8, 3, channels)
-    alone, info = jax.jit(method.update)(KEY, state, images)
-    shared = jax.jit(method.update)(KEY, devices.replicate(state), devices.spread(images))
-    for leaf, other in zip(jax.tree.leaves(shared), jax.tree.leaves((alone, info)), strict=True):
+    fit = fitted(name)
+    maps = fit.look(fit.images(3))
+    state = jax.device_get(fit.state)
+    shared = fit.update(KEY, devices.replicate(state), devices.spread(maps))
+    alone = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.local_devices()[:1])
+    monkeypatch.setattr(devices, "mesh", lambda: alone)
+    by_one = jax.jit(lambda *batch: fit.method.update(*batch))(KEY, state, maps)
+    for leaf, other in zip(jax.tree.leaves(shared), jax.tree.leaves(by_one), strict=True):
         np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-3)
 
 
 @EACH
 def test_defects_score_higher(name):
-    *_, params, score, channels = fitted(name)
-    normal = stripes(8, 4, channels)
-    good, bad = score(params, normal), score(params, with_defects(normal))
-    assert bad.image.min() > good.image.max()
-    inside = bad.map[:, 10:14, 10:14].mean((1, 2))
-    outside = bad.map[:, :3].mean((1, 2))
-    assert (inside > 2.0 * outside).all()
+    """Features of random weights tell less: there each image is compared with itself."""
+    fit = fitted(name)
+    normal = fit.images(4)
+    good, bad = fit.score(normal), fit.score(with_defects(normal))
+    third = fit.size // 3
+    middle = slice(third + third // 4, 2 * third - third // 4)
+    inside = bad.map[:, middle, middle].mean((1, 2))
+    outside = bad.map[:, : third // 3].mean((1, 2))
+    if fit.size == SIZE:
+        assert bad.image.min() > good.image.max()
+        assert (inside > 2.0 * outside).all()
+    else:
+        assert (bad.image > good.image).all()
+        assert (inside > outside).all()
 
 
 @EACH
 def test_training_images_are_reconstructed(name):
-    method, _, _, params, _, channels = fitted(name)
-    if method.reconstruct is None:
+    fit = fitted(name)
+    if fit.method.reconstruct is None:
         pytest.skip("has no reconstruction")
-    images = stripes(8, 0, channels)
-    found = jax.jit(method.reconstruct)(params, images)
+    images = fit.images(0)
+    found = jax.jit(fit.method.reconstruct)(fit.params, fit.look(images))
     assert found.shape == images.shape
     assert np.mean((found - images) ** 2) < 0.1 * images.var()
     shifted = np.mean((found - np.roll(images, 1, axis=1)) ** 2)
@@ -205,24 +292,43 @@ def test_training_images_are_reconstructed(name):
 
 @EACH
 def test_atoms_are_images(name):
-    method, _, _, params, _, channels = fitted(name)
-    if method.atoms is None:
+    fit = fitted(name)
+    if fit.method.atoms is None:
         pytest.skip("has no atoms")
-    found = method.atoms(params)
-    size = SMALL[name]["patch_size"]
-    assert found.shape == (SMALL[name]["atoms"], size, size, channels)
-    assert np.isfinite(found).all()
+    found = fit.method.atoms(fit.params)
+    size, count, depth = SMALL[name]["patch_size"], SMALL[name]["atoms"], fit.channels
+    if small(name).method.name == "mlf_sc":  # one image for each atom of each channel
+        channels = [each.shape[-1] for each in fit.look(fit.images(0)).values()]
+        count, depth = count * sum(channels), 1
+    assert found.shape == (count, size, size, depth)
+    lengths = jnp.linalg.norm(found.reshape(count, -1), axis=1)
+    np.testing.assert_allclose(lengths, 1.0, rtol=1e-5)  # float32 square roots
+
+
+@EACH
+def test_layers_explain_the_score(name):
+    fit = fitted(name)
+    if fit.method.explain is None:
+        pytest.skip("explains nothing")
+    maps = fit.look(fit.images(1))
+    explained, scores = jax.jit(fit.method.explain)(fit.params, maps), fit.score(fit.images(1))
+    assert explained.keys() == maps.keys()
+    total = sum(each.map for each in explained.values())
+    np.testing.assert_allclose(total, scores.map, rtol=1e-4)  # another order of float32 sums
+    for layer, each in explained.items():
+        assert each.channels.shape == (8, maps[layer].shape[-1])
+        assert each.errors.shape[0] == 8 and (each.errors >= 0).all()
 
 
 def test_rgb():
-    method, _, _, params, score, _ = fitted("sparse_patches", channels=3)
-    images = stripes(8, 4, 3)
-    scores = score(params, images)
+    fit = fitted("sparse_patches", channels=3)
+    images = fit.images(4)
+    scores = fit.score(images)
     assert scores.map.shape == (8, SIZE, SIZE)
-    assert score(params, with_defects(images)).image.min() > scores.image.max()
-    assert method.atoms(params).shape == (12, 6, 6, 3)
-    lengths = jnp.linalg.norm(method.atoms(params).reshape(12, -1), axis=1)
-    np.testing.assert_allclose(lengths, 1.0, rtol=1e-5)
+    assert fit.score(with_defects(images)).image.min() > scores.image.max()
+    atoms = fit.method.atoms(fit.params)
+    assert atoms.shape == (12, 6, 6, 3)
+    np.testing.assert_allclose(jnp.linalg.norm(atoms.reshape(12, -1), axis=1), 1.0, rtol=1e-5)
 
 
 # The default, and one that normalises each patch; the others cost a fit each.
@@ -236,26 +342,26 @@ SCALES_BY_COST = [
 def test_scales(scale):
     """What each does to brightness and contrast; a penalty suits unit deviation, or the pixels'."""
     penalty = 0.2 if scale == "none" else 1.0
-    method, *_, params, score, _ = fitted("sparse_patches", scale=scale, penalty=penalty)
-    images = stripes(8, 4)
-    plain = score(params, images).image
-    assert score(params, with_defects(images)).image.min() > plain.max()
-    brighter = score(params, images + 0.1).image  # the patch mean is removed
+    fit = fitted("sparse_patches", scale=scale, penalty=penalty)
+    images = fit.images(4)
+    plain = fit.score(images).image
+    assert fit.score(with_defects(images)).image.min() > plain.max()
+    brighter = fit.score(images + 0.1).image  # the patch mean is removed
     np.testing.assert_allclose(brighter, plain, rtol=1e-2)
-    stronger = score(params, 2.0 * images).image
+    stronger = fit.score(2.0 * images).image
     if scale in ("image", "patch"):  # contrast is divided out
         np.testing.assert_allclose(stronger, plain, rtol=1e-2)
     else:
         assert (stronger > 1.02 * plain).all()
-    found = jax.jit(method.reconstruct)(params, images)
+    found = jax.jit(fit.method.reconstruct)(fit.params, fit.look(images))
     assert np.mean((found - images) ** 2) < 0.2 * images.var()
 
 
 def test_flat_image_is_no_anomaly():
     """Not even with contrast normalisation, which would blow up its noise."""
-    *_, params, score, _ = fitted("sparse_patches", scale="patch")
+    fit = fitted("sparse_patches", scale="patch")
     flat = np.full((1, SIZE, SIZE, 1), 0.5, np.float32)
-    assert score(params, flat).image[0] < score(params, stripes(8, 4)).image.min()
+    assert fit.score(flat).image[0] < fit.score(fit.images(4)).image.min()
 
 
 def test_two_groups_are_two_models():

@@ -6,12 +6,11 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
-import jax
 import numpy as np
 import pytest
 from toy import broken, fit, make_config, make_splits, mean_image, run
 
-from sparse_ad import figures, heatmaps, report
+from sparse_ad import figures, heatmaps, report, stages
 from sparse_ad.errors import UserError
 from sparse_ad.pictures import choose_rows, gather_pictures
 
@@ -19,7 +18,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def _evaluate(splits, method):
-    config, params, score = make_config(), fit(splits), jax.jit(method.score)
+    config, params, score = make_config(), fit(splits), stages.scoring(method)
     _, results, rows = run(score, params, splits, config)
     pictures = gather_pictures(method, score, params, splits.test, rows, config)
     return results, rows, pictures

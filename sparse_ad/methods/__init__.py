@@ -6,6 +6,7 @@ from sparse_ad.methods.exemplar_coding import exemplar_coding
 from sparse_ad.methods.mlf_sc import mlf_sc
 from sparse_ad.methods.patchwise import patchwise
 from sparse_ad.methods.sparse_coding import sparse_coding
+from sparse_ad.methods.tiled import tiled, tiling
 from sparse_ad.types import Method
 
 METHODS = {  # name: build(config.method, features, (height, width)) -> detector
@@ -18,9 +19,15 @@ METHODS = {  # name: build(config.method, features, (height, width)) -> detector
 def build(config) -> Method:
     """Returns the detector that `config` (its `method`, `features` and `data` sections) describes.
 
+    Where `method.tile` is given, it is a detector of tiles, lifted by `tiled` to the whole images.
+
     Errors: UserError that names the field, its value and the choices; for weights that are missing
     or damaged, as `features.weights.load_weights`.
     """
     require_choice("method.name", config.method.name, METHODS)
-    shape = tuple(config.data.size)
-    return METHODS[config.method.name](config.method, features(config.features, shape), shape)
+    shape, tile = tuple(config.data.size), tuple(config.method.tile)
+    if not tile:
+        return METHODS[config.method.name](config.method, features(config.features, shape), shape)
+    tiling(shape, tile, config.method.tile_overlap)  # must fit before anything is built for it
+    method = METHODS[config.method.name](config.method, features(config.features, tile), tile)
+    return tiled(method, shape, tile, config.method.tile_overlap)

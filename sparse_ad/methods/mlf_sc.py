@@ -153,7 +153,7 @@ def mlf_sc(config, features, shape: tuple[int, int]) -> Method:
 
     def map_of(errors: Float[Array, "i j c"], grid_shape) -> Float[Array, "h w"]:
         at_layer = error_map(errors.sum(-1).ravel(), grid_shape[:2], size, stride)
-        return resize_map(at_layer, shape)
+        return resize_map(at_layer, shape, features.border)
 
     def explain_one(params, maps) -> dict[str, Explanation]:
         layers = {name: errors_of(params[name], each) for name, each in maps.items()}

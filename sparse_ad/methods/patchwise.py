@@ -87,7 +87,7 @@ def patchwise(model: VectorModel, config, features: Features, shape: tuple[int, 
         errors = jnp.sum(errors, axis=-1)
         anomaly_map = error_map(errors, image.shape[:2], size, stride)
         if image.shape[:2] != shape:
-            anomaly_map = resize_map(anomaly_map, shape)
+            anomaly_map = resize_map(anomaly_map, shape, features.border)
         return Scores(pool(errors), anomaly_map, info)
 
     def reconstruct_one(params: Scaled, image: Float[Array, "h w c"]) -> Array:

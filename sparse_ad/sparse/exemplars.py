@@ -24,7 +24,8 @@ from sparse_ad.sparse.dictionary import unit
 from sparse_ad.sparse.lasso import product
 
 CANDIDATES = 1024  # badly coded signals that are looked at together
-GROWTH = 1.2  # of the radius, at least, when the dictionary is full
+FIRST = 1e-3  # of the signals' mean energy: the radius when the dictionary is first full
+GROWTH = 1.1  # of the radius whenever it is full again
 CHUNK = 1024  # signals whose correlations are in memory
 
 
@@ -64,22 +65,23 @@ def add_exemplars(state: Exemplars, signals: Float[Array, "m d"]) -> Exemplars:
 
     def take(turn):
         state, errors = turn
-        chosen = signals[lax.top_k(errors, few)[1]]
-        grown = insert(state, chosen)
+        places = lax.top_k(errors, few)[1]
+        grown = insert(state, signals[places])
         full = grown.count == grown.atoms.shape[0]
-        return lax.cond(full, widen, extend, state, grown, errors)
+        return lax.cond(full, widen, extend, state, grown, errors, places)
 
-    def extend(before, grown, errors):
-        """The errors, with only the new atoms looked at."""
+    def extend(before, grown, errors, places):
+        """The errors, with only the new atoms looked at; those that were looked at are done."""
         start = jnp.minimum(before.count, grown.atoms.shape[0] - few)
         new = lax.dynamic_slice_in_dim(grown.atoms, start, few)
-        return grown, jnp.minimum(errors, errors_of_one(new, signals))
+        errors = jnp.minimum(errors, errors_of_one(new, signals))
+        return grown, errors.at[places].set(0.0)
 
-    def widen(_, grown, errors):
-        errors = errors_of_one(grown.atoms, signals)
-        thinned = thin(grown, jnp.maximum(GROWTH * grown.radius, jnp.max(errors)))
+    def widen(_, grown, errors, places):
+        thinned = thin(grown, jnp.maximum(GROWTH * grown.radius, first))
         return thinned, errors_of_one(thinned.atoms, signals)
 
+    first = FIRST * jnp.mean(jnp.sum(signals**2, axis=1))
     begin = (state, errors_of_one(state.atoms, signals))
     return lax.while_loop(proceed, take, begin)[0]
 

@@ -1,0 +1,176 @@
+"""Maps that a frozen network gave, kept on disk: later passes and runs read them."""
+
+import atexit
+import contextlib
+import hashlib
+import io
+import logging
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from sparse_ad.devices import mesh
+from sparse_ad.errors import UserError
+from sparse_ad.files import write_bytes
+from sparse_ad.types import Features, Maps
+
+FORMAT = 1  # of entries, and of what the networks compute: raised, it makes old entries unknown
+PARTS = (4, 2, 1)  # of a batch: what is missing is computed in one call of such a size
+SHARE = 32  # of the limit: so much is written before the folder is measured again
+
+Entry = dict[str, Float[np.ndarray, "h w c"]]  # the maps of one image, by layer
+
+log = logging.getLogger(__name__)
+
+
+def cached(features: Features, folder: Path, limit_bytes: float) -> Features:
+    """Returns the same features, which compute no image's maps twice while `folder` has room.
+
+    The bits are those of `features`, whatever part is read: an entry belongs to one text of
+    identity, one image, one kind of device and one version of JAX. Results lie in host memory.
+
+    `limit_bytes` bounds all that the folder above `folder` holds, over all features. Beyond it
+    nothing more is stored, and nothing is dropped to make room: training goes round and round, so
+    that the least recently used entry is the one that is needed next. A full or read-only disk
+    ends the storing, too. Each is told once, and the run goes on. Processes may share the folder;
+    each may overshoot the limit by a 32nd part.
+    """
+    store = Store(folder, limit_bytes)
+    atexit.register(store.tell)
+
+    def extract(images: Float[Array, "n h w c"]) -> Maps:
+        if isinstance(images, jax.core.Tracer):  # only shapes are asked for
+            return features.extract(images)
+        images = np.asarray(images)
+        names = [name_of(features.identity, image) for image in images]
+        found = {name: store.read(name) for name in dict.fromkeys(names)}
+        missing = [name for name, entry in found.items() if entry is None]
+        if missing:
+            computed = compute(features, images, [names.index(name) for name in missing])
+            found |= zip(missing, computed, strict=True)
+        for name in missing:
+            store.write(name, found[name])
+        entries = [found[name] for name in names]
+        return {layer: np.stack([entry[layer] for entry in entries]) for layer in entries[0]}
+
+    return features._replace(extract=extract)
+
+
+def compute(
+    features: Features, images: Float[np.ndarray, "n h w c"], rows: Sequence[int]
+) -> list[Entry]:
+    """Returns the maps of some rows, from one call of few possible sizes: each is compiled once.
+
+    No call is larger than that for all rows, and all divide among the devices.
+    """
+    devices = mesh().size
+    sizes = (-(-len(images) // (part * devices)) * devices for part in PARTS)
+    size = next(size for size in sizes if size >= len(rows))
+    padded = [*rows, *rows[:1] * (size - len(rows))]
+    maps = {layer: np.asarray(leaf) for layer, leaf in features.extract(images[padded]).items()}
+    return [{layer: leaf[place] for layer, leaf in maps.items()} for place in range(len(rows))]
+
+
+def name_of(identity: str, image: Float[np.ndarray, "h w c"]) -> str:
+    """Returns the name of an image's entry: a hash of all that its maps depend on."""
+    device = jax.local_devices()[0].device_kind
+    about = f"{FORMAT} {jax.__version__} {device} {identity} {image.shape} {image.dtype}\0"
+    digest = hashlib.sha256(about.encode())
+    digest.update(np.ascontiguousarray(image))
+    return digest.hexdigest()
+
+
+class Store:
+    """Entries in a folder, one file each."""
+
+    def __init__(self, folder: Path, limit: float):
+        self.folder, self.limit = folder, limit
+        self.room = 0.0  # bytes that may be written before the folder is measured again
+        self.open = True  # to new entries
+        self.reads = self.misses = 0
+
+    def read(self, name: str) -> Entry | None:
+        """Returns an entry; None where there is none, or one that is damaged, which is removed."""
+        path = self.folder / name
+        try:
+            entry = decode(name, path.read_bytes())
+        except OSError:
+            entry = None
+        except ValueError as error:
+            entry = None
+            log.info("%s: %s; it is made anew", path, error)
+            with contextlib.suppress(OSError):
+                path.unlink()
+        self.reads += entry is not None
+        self.misses += entry is None
+        return entry
+
+    def write(self, name: str, entry: Entry) -> None:
+        """Stores an entry, if there is room for it."""
+        if not self.open:
+            return
+        content = encode(name, entry)
+        if self.room < len(content):
+            free = self.limit - folder_size(self.folder.parent)
+            self.room = min(free, max(len(content), self.limit / SHARE))
+        if self.room < len(content):
+            remedy = "raise features.cache_gb, or delete the folder"
+            self._close(f"{self.folder.parent} has reached {self.limit / 1e9:g} GB: {remedy}")
+            return
+        try:
+            write_bytes(self.folder / name, content)
+        except UserError as error:
+            reason = getattr(error.__cause__, "strerror", error)
+            self._close(f"{self.folder.parent} cannot be written: {reason}")
+        self.room -= len(content)
+
+    def tell(self) -> None:
+        """Logs how many entries were read, and how many there were to compute."""
+        if self.reads + self.misses:
+            log.info("features: %d read, %d computed", self.reads, self.misses)
+
+    def _close(self, reason: str) -> None:
+        self.open = False
+        warn(f"features are no longer stored: {reason}")
+
+
+@cache
+def warn(message: str) -> None:
+    """Logs a warning, once in a process."""
+    log.warning(message)
+
+
+def encode(name: str, entry: Entry) -> bytes:
+    """Returns the content of a file: a checksum over name and maps, and the maps as .npz."""
+    file = io.BytesIO()
+    np.savez(file, **entry)
+    content = file.getvalue()
+    return checksum(name, content) + content
+
+
+def decode(name: str, content: bytes) -> Entry:
+    """Returns the maps in a file. Raises: ValueError where it is not as it was written."""
+    size = hashlib.sha256().digest_size
+    if checksum(name, content[size:]) != content[:size]:
+        raise ValueError("is damaged")
+    with np.load(io.BytesIO(content[size:]), allow_pickle=False) as file:
+        return dict(file)
+
+
+def checksum(name: str, content: bytes) -> bytes:
+    digest = hashlib.sha256(name.encode())
+    digest.update(content)
+    return digest.digest()
+
+
+def folder_size(folder: Path) -> int:
+    """Returns the bytes of all files below a folder, which others may be changing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
