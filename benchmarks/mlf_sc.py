@@ -94,7 +94,7 @@ def coding(maps: np.ndarray, dictionary: np.ndarray, repeats: int) -> list[dict]
             lambda atoms, maps, solve=solve: code_map(atoms, maps, STRIDE, solve)
         )
         score = jax.jit(
-            lambda atoms, maps, solve=solve: scored(code_map(atoms, maps, STRIDE, solve).errors)
+            lambda atoms, maps, solve=solve: scored(code_map(atoms, maps, STRIDE, solve).error)
         )
         calls[f"ours {solver}"] = lambda score=score: score(atoms, place)
     channels = maps.shape[-1]
@@ -151,7 +151,7 @@ def coding(maps: np.ndarray, dictionary: np.ndarray, repeats: int) -> list[dict]
 def codes_of(name, calls, solved, atoms, place) -> list[np.ndarray]:
     """Codes [p k] of each channel."""
     if name.startswith("ours"):
-        code = np.asarray(solved[name.removeprefix("ours ")](atoms, place).solution.code)
+        code = np.asarray(solved[name.removeprefix("ours ")](atoms, place).code)
         return list(code.reshape(ATOMS, -1, code.shape[-1]).transpose(2, 1, 0).astype(np.float64))
     return [
         np.asarray(z.T.todense()) if name.startswith("spams") else np.asarray(z)

@@ -2,17 +2,17 @@
 
 Source: Imamura et al., MLF-SC, sections 3.2 and 4, and the code published with it.
 
-as_described      the paper's text: outputs of the 4th, 7th and 10th convolution of VGG16 (conv2_2,
-                  conv3_3, conv4_3), 8x8 patches, stride 2, 5 atoms for each channel, alpha 1; score =
-                  the 5 largest of all patch errors. The text does not say whether maps are scaled:
-                  here they are not.
+as_described      the paper's text: outputs of the 4th, 7th and 10th convolution of VGG16
+                  (conv2_2, conv3_3, conv4_3), 8x8 patches, stride 2, 5 atoms for each channel,
+                  alpha 1; score = the 5 largest of all patch errors. The text does not say whether
+                  maps are scaled: here they are not.
 published_code    the code's way: the image is max-pooled by 4, 2, 1, so that all maps are 32x32; 2
                   positions cut from each side; each channel of each image to mean 0, deviation 1;
                   OMP with 3 non-zeros; score = sum over channels of the 5 largest patch errors.
-                  Its table predates a fix of the code; --config.method.dictionary_axis=patch is the
-                  indexing of that time.
-improved          ours: activations of one deep layer behind its ReLU, to the power 1/2, smoothed, all
-                  channels together; coded by 3 of 6,000 exemplars (see sparse/exemplars.py).
+                  Its table predates a fix of the code; --config.method.dictionary_axis=patch is
+                  the indexing of that time.
+improved          ours: activations of one deep layer behind its ReLU, to the power 1/2, smoothed,
+                  all channels together; coded by 3 of 6,000 exemplars (see sparse/exemplars.py).
 improved_resnet18, improved_efficientnet   the same with other networks.
 
 Mapping: `penalty` is the paper's alpha in the scaling of its Eq. (1); `nonzeros` the code's

@@ -38,6 +38,9 @@ def cached(features: Features, folder: Path, limit_bytes: float) -> Features:
     that the least recently used entry is the one that is needed next. A full or read-only disk
     ends the storing, too. Each is told once, and the run goes on. Processes may share the folder;
     each may overshoot the limit by a 32nd part.
+
+    Reading is quicker than computing: what such a run measures as its speed on images that it has
+    met before is not that on new ones.
     """
     store = Store(folder, limit_bytes)
     atexit.register(store.tell)

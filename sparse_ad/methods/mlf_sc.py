@@ -125,7 +125,7 @@ def mlf_sc(config, features, shape: tuple[int, int]) -> Method:
     def errors_of(fitted: Fitted, maps: Float[Array, "h w c"]) -> LayerErrors:
         ready = standardise(maps, fitted.mean, fitted.deviation)
         coded = code_map(fitted.dictionary, ready, stride, solve)
-        return LayerErrors(coded.errors / fitted.unit, coded.solution.gap)
+        return LayerErrors(coded.error / fitted.unit, coded.gap)
 
     def contributions(errors: Float[Array, "i j c"]) -> Float[Array, " c"]:
         """What each channel adds to a score that sums over channels."""

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from sparse_ad.patches import grid
 from sparse_ad.sparse.dictionary import DEAD, fading
-from sparse_ad.sparse.tiny import TinySolution, TinySolver, squared_error
+from sparse_ad.sparse.tiny import TinySolution, TinySolver
 from sparse_ad.types import Key
 
 
@@ -31,15 +31,6 @@ class ChannelStatistics(NamedTuple):
     error: Float[Array, " c"]  # sum of mean squared errors, likewise
     weight: Float[Array, ""]  # of all batches: error / weight is the mean error of a patch
     step: Int[Array, ""]
-
-
-class Coded(NamedTuple):
-    """The patches of one map, coded."""
-
-    solution: TinySolution  # code [k i j c]
-    correlation: Float[Array, "k i j c"]
-    energy: Float[Array, "i j c"]
-    errors: Float[Array, "i j c"]  # squared
 
 
 def windows(shape: tuple[int, ...], size: int, stride: int) -> tuple[int, int]:
@@ -104,14 +95,12 @@ def code_map(
     maps: Float[Array, "h w c"],
     stride: int,
     solve: TinySolver,
-) -> Coded:
-    """Codes all patches of a map, each by its own channel's dictionary."""
+) -> TinySolution:
+    """Codes all patches of a map, each by its own channel's dictionary: code [k i j c]."""
     gram = gram_of(dictionary)[:, :, None, None]
     correlation = correlate(maps, dictionary, stride)
     energy = energies(maps, dictionary.shape[1], stride)
-    solution = solve(gram, correlation, energy)
-    errors = squared_error(gram, correlation, energy, solution.code)
-    return Coded(solution, correlation, energy, errors)
+    return solve(gram, correlation, energy)
 
 
 def unit_atoms(atoms: Float[Array, "k s s c"]) -> Float[Array, "k s s c"]:
@@ -188,9 +177,9 @@ def learn_channels(
 
     def sums(dictionary, each):
         coded = code_map(dictionary, each, stride, solve)
-        z = coded.solution.code
+        z = coded.code
         pairs = jnp.stack([jnp.sum(z * z[j], axis=(1, 2)) for j in range(len(z))])
-        return pairs, collect(each, z, size, stride), jnp.sum(coded.errors, axis=(0, 1))
+        return pairs, collect(each, z, size, stride), jnp.sum(coded.error, axis=(0, 1))
 
     pairs, cross, error = total(sums, state.dictionary, maps)
     fade = fading(state.step, count)

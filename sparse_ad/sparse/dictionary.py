@@ -95,9 +95,9 @@ def fading(step: Int[Array, ""], count: int) -> Float[Array, ""]:
     They come from older dictionaries, and fade, quickly at first.
     Source: Mairal et al., section 3.4.3, with theta = t m for t < m, m^2 + t - m after it.
     """
-    t = step.astype(jnp.float32) + 1.0
-    theta = jnp.where(t < count, t * count, count * count + t - count)
-    return (theta + 1.0 - count) / (theta + 1.0)
+    t, m = step.astype(jnp.float32) + 1.0, float(count)  # m^2 may be more than an int32 holds
+    theta = jnp.where(t < m, t * m, m * m + t - m)
+    return (theta + 1.0 - m) / (theta + 1.0)
 
 
 def improve_atoms(

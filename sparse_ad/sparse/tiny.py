@@ -21,8 +21,6 @@ from jaxtyping import Array, Bool, Float
 from sparse_ad.errors import require, require_choice
 from sparse_ad.sparse.lasso import soft_threshold
 
-kept = lax.optimization_barrier  # computed once: else XLA's fusions compute it for each use of it
-
 DEPENDENT = 1e-5  # of an atom's energy: what is left of it beside the others is rounding
 SWEEPS = 5  # between two looks at the gap
 TOGETHER = 2  # looks at all signals; those not settled by then are gathered
@@ -33,6 +31,7 @@ class TinySolution(NamedTuple):
     """Codes of many signals, and what is known of them."""
 
     code: Float[Array, "k ..."]
+    error: Float[Array, "..."]  # ||x - z D||^2
     gap: Float[Array, "..."]  # relative duality gap; 0 for the exact l0 answer; NaN where unknown
 
 
@@ -84,15 +83,11 @@ def tiny_lasso(
     begin = tuple(jnp.zeros_like(each) for each in correlation)
     most = min(max_steps, TOGETHER * SWEEPS)
     code, gap = descend(gram, correlation, energy, begin, max_steps=most)
-    solution = TinySolution(jnp.stack(code), gap)
-    if most == max_steps:
-        return solution
-
-    def solve(gram, correlation, energy, code):
-        code, gap = descend(gram, correlation, energy, tuple(code), max_steps=max_steps - most)
-        return TinySolution(jnp.stack(code), gap)
-
-    return redo(solve, gram, correlation, energy, solution, tolerance)
+    code = jnp.stack(code)
+    if most < max_steps:
+        further = partial(descend, max_steps=max_steps - most)
+        code, gap = redo(further, gram, correlation, energy, code, gap, tolerance)
+    return TinySolution(code, squared_error(gram, correlation, energy, code), gap)
 
 
 def tiny_descent(
@@ -127,11 +122,11 @@ def tiny_descent(
 
 
 def redo(
-    solve: Callable, gram, correlation, energy, solution: TinySolution, tolerance: float
-) -> TinySolution:
-    """Returns the solution with the signals whose gap misses the tolerance solved further."""
-    shape = energy.shape
-    missed = (solution.gap > tolerance).ravel()
+    solve: Callable, gram, correlation, energy, code, gap, tolerance: float
+) -> tuple[Float[Array, "k ..."], Float[Array, "..."]]:
+    """Returns code and gap with the signals whose gap misses the tolerance solved further."""
+    shape, count = gap.shape, len(code)
+    missed = (gap > tolerance).ravel()
     left, total = jnp.sum(missed), missed.shape[0]
     order = jnp.cumsum(missed) - 1  # of the missed ones among themselves
 
@@ -146,18 +141,14 @@ def redo(
         due = missed & (order >= done) & (order < done + GATHERED)
         places = jnp.nonzero(due, size=min(GATHERED, total), fill_value=total)[0]
         inside = jnp.minimum(places, total - 1)
-        some = solve(
-            pick(gram, inside, 2),
-            pick(correlation, inside, 1),
-            pick(energy, inside, 0),
-            code[:, inside],
-        )
-        code = code.at[:, places].set(some.code, mode="drop")
-        return done + GATHERED, code, gap.at[places].set(some.gap, mode="drop")
+        some = (pick(gram, inside, 2), pick(correlation, inside, 1), pick(energy, inside, 0))
+        better, smaller = solve(*some, tuple(code[:, inside]))
+        code = code.at[:, places].set(jnp.stack(better), mode="drop")
+        return done + GATHERED, code, gap.at[places].set(smaller, mode="drop")
 
-    begin = (jnp.zeros((), left.dtype), solution.code.reshape(len(gram), -1), solution.gap.ravel())
+    begin = (jnp.zeros((), left.dtype), code.reshape(count, -1), gap.ravel())
     _, code, gap = lax.while_loop(lambda state: state[0] < left, turn, begin)
-    return TinySolution(code.reshape(-1, *shape), gap.reshape(shape))
+    return code.reshape(count, *shape), gap.reshape(shape)
 
 
 def tiny_polish(gram, correlation, code, penalty: float) -> tuple[Float[Array, "..."], ...]:
@@ -171,17 +162,17 @@ def tiny_polish(gram, correlation, code, penalty: float) -> tuple[Float[Array, "
     right = [correlation[j] - penalty * each for j, each in enumerate(sign)]
     exact = solve_on([each != 0.0 for each in sign], gram, right)
     pairs = list(zip(exact, sign, strict=True))
-    agrees = kept(reduce(jnp.logical_and, [jnp.sign(z) == s for z, s in pairs]))
+    agrees = reduce(jnp.logical_and, [jnp.sign(z) == s for z, s in pairs])
     return tuple(jnp.where(agrees, z, old) for z, old in zip(exact, code, strict=True))
 
 
 def tiny_gap(gram, correlation, energy, code, penalty: float) -> Float[Array, "..."]:
     """Returns the relative duality gap; see `lasso.certify`, whose residual here is implicit."""
-    fitted = kept(apply_gram(gram, code))  # used below more than once
+    fitted = apply_gram(gram, code)  # used below more than once
     projected = [correlation[j] - each for j, each in enumerate(fitted)]  # D r
     squared = jnp.maximum(energy + change_of_error(correlation, code, fitted), 0.0)
     steepest = reduce(jnp.maximum, map(jnp.abs, projected))
-    s = kept(penalty / jnp.maximum(steepest, penalty))
+    s = penalty / jnp.maximum(steepest, penalty)
     size = [penalty * jnp.abs(each) for each in code]
     pairs = zip(size, code, projected, strict=True)
     slack = sum(jnp.maximum(most - s * z * q, 0.0) for most, z, q in pairs)
@@ -196,22 +187,28 @@ def tiny_omp(gram, correlation, energy, *, nonzeros: int) -> TinySolution:
     Source: Pati, Rezaiifar & Krishnaprasad (1993).
     """
     count = gram.shape[0]
-    code = [jnp.zeros_like(energy) for _ in range(count)]
-    chosen = [jnp.zeros(energy.shape, bool) for _ in range(count)]
-    for _ in range(nonzeros):
+
+    def choose(_, turn):
+        chosen, code = turn
         fitted = apply_gram(gram, code)
         fit = [
             jnp.where(chosen[j], -1.0, jnp.abs(correlation[j] - fitted[j])) for j in range(count)
         ]
-        fit = kept(fit)
         best = reduce(jnp.maximum, fit)
-        taken = jnp.zeros(energy.shape, bool)
+        taken, joined = jnp.zeros(energy.shape, bool), []
         for j in range(count):  # of equals the first
             wins = (fit[j] == best) & ~taken
-            chosen[j], taken = chosen[j] | wins, taken | wins
-        chosen = kept(chosen)
-        code = kept(solve_on(chosen, gram, correlation))
-    return TinySolution(jnp.stack(code), jnp.full(energy.shape, jnp.nan, energy.dtype))
+            taken |= wins
+            joined.append(chosen[j] | wins)
+        return tuple(joined), tuple(solve_on(joined, gram, correlation))
+
+    # A loop, not unrolled: XLA would fuse the rounds, and compute each again for all that uses it.
+    nothing = tuple(jnp.zeros(energy.shape, bool) for _ in range(count))
+    begin = (nothing, tuple(jnp.zeros_like(energy) for _ in range(count)))
+    _, code = lax.fori_loop(0, nonzeros, choose, begin)
+    explained = sum(z * correlation[j] for j, z in enumerate(code))  # of least squares
+    unknown = jnp.full(energy.shape, jnp.nan, energy.dtype)
+    return TinySolution(jnp.stack(code), jnp.maximum(energy - explained, 0.0), unknown)
 
 
 def tiny_exact_l0(gram, correlation, energy, *, nonzeros: int) -> TinySolution:
@@ -229,7 +226,7 @@ def tiny_exact_l0(gram, correlation, energy, *, nonzeros: int) -> TinySolution:
         full = jnp.stack([rows.get(j, jnp.zeros_like(gain)) for j in range(count)])
         best = jnp.where(explained > gain, full, best)
         gain = jnp.maximum(explained, gain)
-    return TinySolution(best, jnp.zeros_like(gain))
+    return TinySolution(best, jnp.maximum(energy - gain, 0.0), jnp.zeros_like(gain))
 
 
 def least_squares(support, gram, correlation) -> list[Float[Array, "..."]]:
@@ -256,17 +253,17 @@ def cholesky_solve(matrix: list[list[Array]], right: Sequence[Array]) -> list[Ar
     for j in range(count):
         left = matrix[j][j] - sum(lower[j][i] ** 2 for i in range(j))
         sound = left > DEPENDENT * matrix[j][j]
-        inverse.append(kept(jnp.where(sound, lax.rsqrt(jnp.where(sound, left, 1.0)), 0.0)))
+        inverse.append(jnp.where(sound, lax.rsqrt(jnp.where(sound, left, 1.0)), 0.0))
         for i in range(j + 1, count):
             inner = sum(lower[i][m] * lower[j][m] for m in range(j))
-            lower[i][j] = kept((matrix[i][j] - inner) * inverse[j])
+            lower[i][j] = (matrix[i][j] - inner) * inverse[j]
     forward, solution = [], [None] * count
     for j in range(count):
         known = sum(lower[j][i] * forward[i] for i in range(j))
-        forward.append(kept((right[j] - known) * inverse[j]))
+        forward.append((right[j] - known) * inverse[j])
     for j in reversed(range(count)):
         known = sum(lower[i][j] * solution[i] for i in range(j + 1, count))
-        solution[j] = kept((forward[j] - known) * inverse[j])
+        solution[j] = (forward[j] - known) * inverse[j]
     return solution
 
 
