@@ -29,12 +29,12 @@ results/mlf_sc, shown in the README.
 """
 
 from configs import base
+from sparse_ad.errors import require_choice
 
 
 def get_config(variant: str = "improved"):
     """Returns the config of a variant."""
-    if variant not in VARIANTS:
-        raise ValueError(f"mlf_sc has no variant {variant!r}; give one of {', '.join(VARIANTS)}")
+    require_choice("the variant of configs/mlf_sc.py", variant, VARIANTS)
     config = base.get_config()
     config.name = f"mlf_sc_{variant}"
     config.data.color = "rgb"

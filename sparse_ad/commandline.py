@@ -59,7 +59,11 @@ def find_config(given: str) -> str:
 
 def check_fields(argv: list[str], load: Callable[[str], Any]) -> None:
     """Raises UserError for a --config.field that the config (argv[1]) does not have."""
-    fields = list(_fields(load(argv[1].partition("=")[2]).to_dict()))
+    try:
+        config = load(argv[1].partition("=")[2])
+    except UserError as error:  # the loader puts a traceback around what the config file raised
+        raise (error.__context__ if isinstance(error.__context__, UserError) else error) from None
+    fields = list(_fields(config.to_dict()))
     for argument in argv[2:]:
         found = re.match(r"--?(?:no)?config\.([^=]*)", argument)
         if found and found[1] not in fields:

@@ -11,13 +11,20 @@ from sparse_ad.files import read_json, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
+PUBLISHED = (  # column of the paper's Table 1, its title, and where ours would be
+    ("sparse_coding", "sparse coding", "sparse_patches/mvtec_{}.json"),
+    ("mlf_sc", "MLF-SC", "mlf_sc/mvtec_{}_published_code.json"),
+)
 
 
 def render(results: Path) -> dict[str, str]:
     """Returns the README's blocks by name, as Markdown, from the records below `results`."""
+    published = [published_table(results, *each) for each in PUBLISHED]
     return {
-        "results": f"{measured_table(results)}\n\n{published_table(results)}",
+        "results": "\n\n".join([measured_table(results), *published]),
         "speed": speed_table(results / "benchmarks" / "sparse_coding.json"),
+        "mlf-sc-speed": parts_table(results / "benchmarks" / "mlf_sc.json"),
+        "choice": choice_table(results / "benchmarks" / "choose_mlf_sc.json"),
         "memory": memory_table(results / "benchmarks" / "memory.json"),
         "learning": learning_table(results / "benchmarks" / "dictionary_learning.json"),
     }
@@ -50,20 +57,56 @@ def row(record: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def published_table(results: Path) -> str:
+def published_table(results: Path, system: str, title: str, place: str) -> str:
     """Returns the paper's figures for MVTec AD textures beside ours, where ours were measured."""
     paper = read_json(results / "published.json")["imamura_mlf_sc"]
-    head = ("MVTec AD", "published AUROC", "ours", "published R1 / R2", "ours")
+    head = (f"MVTec AD, {title}", "published AUROC", "ours", "published R1 / R2", "ours")
     rows = []
     for name in TEXTURES:
-        path = results / "sparse_patches" / f"mvtec_{name}.json"
+        path = results / place.format(name)
         image = read_json(path)["image"] if path.exists() else None
-        r1, r2 = paper["r1_r2"]["sparse_coding"][name]
+        r1, r2 = paper["r1_r2"][system][name]
         ours = ("not measured",) * 2
         if image:
             ours = (interval(image["auroc"]), f"{number(image['r1'])} / {number(image['r2'])}")
-        published = paper["image_auroc"]["sparse_coding"][name]
+        published = paper["image_auroc"][system][name]
         rows.append((name, f"{published:.2f}", ours[0], f"{r1:.2f} / {r2:.2f}", ours[1]))
+    return table(head, rows)
+
+
+def parts_table(path: Path) -> str:
+    """Returns how long MLF-SC's parts took, and their peers."""
+    head = ("part", "contender", "milliseconds", "over its floor", "over its features")
+
+    def ratio(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    rows = [
+        (
+            each["part"],
+            each["contender"],
+            f"{1000 * each['seconds']:.3g}",
+            ratio(each.get("over floor")),
+            ratio(each.get("over features")),
+        )
+        for each in read_json(path)["rows"]
+    ]
+    return table(head, rows)
+
+
+def choice_table(path: Path) -> str:
+    """Returns what variants of MLF-SC gave: on planted defects, which chose, and on the test."""
+    record = read_json(path)
+    head = ("variant", "changed", "planted AUROC", "test AUROC")
+    rows = [
+        (
+            each["variant"],
+            each["candidate"],
+            f"{each['planted']:.3f}",
+            f"{each['test']:.3f}",
+        )
+        for each in record["rows"]
+    ]
     return table(head, rows)
 
 

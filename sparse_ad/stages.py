@@ -148,6 +148,7 @@ def measure(method, score, params, config, splits, calibration, record, workdir:
     """Evaluates on the test images and writes results and report."""
     with stage("evaluate"):
         results, rows = evaluate.evaluate(score, params, splits, calibration, config, record)
+        results["features"] = method.features.identity  # the hash of the weights is in it
     info = results["score_info"].items()
     log.info("scoring: %s", ", ".join(f"{name} {value:.4g}" for name, value in info))
     with stage("report"):

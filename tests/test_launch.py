@@ -106,6 +106,7 @@ def test_help_names_modes_and_an_example():
         (["--config.method.penalty=abc"], ["config.method.penalty=abc"]),
         (["--config.method.remove_mean=perhaps"], ["config.method.remove_mean=perhaps"]),
         (["--config=configs/none.py"], ["configs/none.py", "configs/quickstart.py"]),
+        (["--config=configs/mlf_sc.py:best"], ["mlf_sc.py = 'best'", "published_code"]),
         (["--mode=guess"], ["--mode=guess", "predict"]),
         (["--wrkdir=x"], ["wrkdir"]),
         (["--mode=predict", "--workdir=/nowhere"], ["/nowhere", "--mode=fit"]),

@@ -50,13 +50,18 @@ def require_layers(layers: tuple[str, ...], table: dict[str, Layer]) -> None:
     require(len(set(layers)) == len(layers), field, layers, "name each layer once")
 
 
-def require_size(size: tuple[int, int], layers: tuple[str, ...], table: dict[str, Layer]) -> None:
+def require_size(
+    size: tuple[int, int],
+    layers: tuple[str, ...],
+    table: dict[str, Layer],
+    field: str = "data.size",
+) -> None:
     """Raises UserError for images (height, width) smaller than one position of a layer."""
     deepest = max(layers, key=lambda name: table[name].stride)
     stride = table[deepest].stride
     require(
         min(size) >= stride,
-        "data.size",
+        field,
         tuple(size),
         f"layer {deepest} needs {stride} x {stride} pixels or more: enlarge the images, or "
         "choose an earlier layer in features.layers",

@@ -24,8 +24,10 @@ from sparse_ad.types import PIXELS, Features, Maps
 IMMATERIAL = ("weights", "cache_gb")  # the weights' hash says what they are
 
 
-def features(config, size: tuple[int, int]) -> Features:
+def features(config, size: tuple[int, int], field: str = "data.size") -> Features:
     """Returns the features that `config` (the `features` section) describes, of images of a size.
+
+    `field` is what gives that size, to be named where it is wrong.
 
         image -> / shrink -> network -> layer -> ^power -> mean filter -> less its border
 
@@ -35,7 +37,7 @@ def features(config, size: tuple[int, int]) -> Features:
     Errors: UserError that names the field, its value and the choices; for weights, as
     `load_weights`.
     """
-    check(config, size)
+    check(config, size, field)
     if config.backbone == PIXELS.identity:
         return PIXELS
     weights = load_weights(config.backbone, config.weights)
@@ -73,7 +75,7 @@ def plan(config) -> Plan:
     return Plan(tuple(networks), tuple(config.layers), *rest)
 
 
-def check(config, size: tuple[int, int]) -> None:
+def check(config, size: tuple[int, int], field: str) -> None:
     """Raises UserError for a field of the `features` section that is out of range."""
     choices = (PIXELS.identity, *BACKBONES)
     require_choice("features.backbone", config.backbone, choices)
@@ -89,7 +91,7 @@ def check(config, size: tuple[int, int]) -> None:
     require(good, "features.shrink", shrink, remedy)
     table = BACKBONES[config.backbone].layers
     for factor, layer in zip(shrink or (1,) * len(config.layers), config.layers, strict=True):
-        require_size(tuple(side // factor for side in size), (layer,), table)
+        require_size(tuple(side // factor for side in size), (layer,), table, field)
     signed = any(layer.startswith("conv") for layer in config.layers)
     remedy = "is for layers behind a ReLU: others are negative, too"
     require(config.power == 1.0 or not signed, "features.power", config.power, remedy)

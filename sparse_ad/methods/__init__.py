@@ -29,5 +29,6 @@ def build(config) -> Method:
     if not tile:
         return METHODS[config.method.name](config.method, features(config.features, shape), shape)
     tiling(shape, tile, config.method.tile_overlap)  # must fit before anything is built for it
-    method = METHODS[config.method.name](config.method, features(config.features, tile), tile)
+    seen = features(config.features, tile, "method.tile")
+    method = METHODS[config.method.name](config.method, seen, tile)
     return tiled(method, shape, tile, config.method.tile_overlap)
