@@ -77,11 +77,19 @@ IMPROVED = {
     "exemplars relu5_1, power 1": exemplars("vgg16", ("relu5_1",), power=1.0),
     "exemplars relu5_1, 1000 atoms": exemplars("vgg16", ("relu5_1",), atoms=1000),
     "exemplars relu5_1, top_sum": exemplars("vgg16", ("relu5_1",), pooling="top_sum"),
+    "exemplars relu5_1, border kept": {
+        **exemplars("vgg16", ("relu5_1",)),
+        "features.crop": 0,
+    },
 }
 RESNET = {
     **{
         f"exemplars {'+'.join(layers)}": exemplars("resnet18", layers, whitening=0.0)
         for layers in (("layer2",), ("layer3",), ("layer2", "layer3"))
+    },
+    "exemplars layer3, border kept": {
+        **exemplars("resnet18", ("layer3",), whitening=0.0),
+        "features.crop": 0,
     },
     "exemplars layer3, whitened": exemplars("resnet18", ("layer3",), whitening=0.1),
     "exemplars layer3, power 1": exemplars("resnet18", ("layer3",), whitening=0.0, power=1.0),

@@ -12,7 +12,8 @@ published_code    the code's way: the image is max-pooled by 4, 2, 1, so that al
                   Its table predates a fix of the code; --config.method.dictionary_axis=patch is
                   the indexing of that time.
 improved          ours: activations of one deep layer behind its ReLU, to the power 1/2, smoothed,
-                  all channels together; coded by 3 of 6,000 exemplars (see sparse/exemplars.py).
+                  less their border; all channels together; coded by 3 of 6,000 exemplars (see
+                  sparse/exemplars.py).
 improved_resnet18, improved_efficientnet   the same with other networks.
 
 Mapping: `penalty` is the paper's alpha in the scaling of its Eq. (1); `nonzeros` the code's
@@ -68,7 +69,8 @@ def published_code(config):
 
 def improved(config):
     """Ours."""
-    config.features.update(backbone="vgg16", layers=("relu5_1",), power=0.5, smooth=3, fuse=True)
+    config.features.update(backbone="vgg16", layers=("relu5_1",), power=0.5, smooth=3, crop=1)
+    config.features.fuse = True
     config.method.update(
         name="exemplar_coding",
         patch_size=1,

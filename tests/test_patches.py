@@ -96,6 +96,48 @@ def test_error_map_of_equal_errors_is_flat():
     np.testing.assert_allclose(found, 2.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("count", [1, 3, 12, 40])
+def test_top_rows_are_the_largest_of_each_column(count):
+    """Also where there are fewer rows than asked for."""
+    errors = image_of((12, 5))  # of both signs
+    found = patches.top_rows(jnp.asarray(errors), count)
+    expected = np.sort(errors, axis=0)[::-1][:count]
+    assert found.shape == (min(count, 12), 5) and found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_top_rows_counts_ties_as_often_as_they_are():
+    errors = np.float32([[2, 0, -1], [5, 0, -1], [2, 0, -1], [5, 0, -3], [1, 7, -1]])
+    found = patches.top_rows(jnp.asarray(errors), 4)
+    np.testing.assert_array_equal(found, np.sort(errors, axis=0)[::-1][:4])
+    np.testing.assert_array_equal(found[:, 0], [5, 5, 2, 2])
+
+
+def test_a_map_is_resized_between_the_centres_of_its_cells():
+    """A ramp stays a ramp, at the places of its cells; beyond the outer centres it is flat."""
+    ramp = np.float32(np.arange(6.0)[:, None] + 10.0 * np.arange(4.0))
+    found = patches.resize_map(jnp.asarray(ramp), (18, 8))
+    rows = ((np.arange(18) + 0.5) * 6 / 18 - 0.5).clip(0, 5)
+    columns = ((np.arange(8) + 0.5) * 4 / 8 - 0.5).clip(0, 3)
+    np.testing.assert_allclose(found, rows[:, None] + 10.0 * columns, atol=1e-5)  # float32
+    np.testing.assert_array_equal(patches.resize_map(jnp.asarray(ramp), (6, 4)), ramp)
+
+
+@pytest.mark.parametrize("border", [1, 3])
+def test_a_border_is_put_back_before_resizing(border):
+    inner = np.abs(image_of((5, 4)))
+    whole = np.pad(inner, border, mode="edge")
+    shape = (2 * whole.shape[0], 2 * whole.shape[1])
+    found = patches.resize_map(jnp.asarray(inner), shape, border)
+    expected = patches.resize_map(jnp.asarray(whole), shape)
+    np.testing.assert_array_equal(found, expected)
+    assert found.shape == shape
+    corner = np.asarray(found)[: 2 * border, : 2 * border]  # all of it is what was cut
+    np.testing.assert_allclose(corner, inner[0, 0], rtol=1e-6)
+    same = patches.resize_map(jnp.asarray(inner), whole.shape, border)
+    np.testing.assert_array_equal(same[border:-border, border:-border], inner)
+
+
 def pool(errors, **fields):
     defaults = {"pooling": "top_sum", "top": 5, "quantile": 0.01}
     return float(patches.pooling(SimpleNamespace(**{**defaults, **fields}))(jnp.asarray(errors)))

@@ -79,8 +79,8 @@ def check(config, size: tuple[int, int], field: str) -> None:
     """Raises UserError for a field of the `features` section that is out of range."""
     choices = (PIXELS.identity, *BACKBONES)
     require_choice("features.backbone", config.backbone, choices)
-    for field, least in (("crop", 0), ("smooth", 1), ("at_a_time", 1), ("cache_gb", 0)):
-        require(config[field] >= least, f"features.{field}", config[field], f"give {least} or more")
+    for name, least in (("crop", 0), ("smooth", 1), ("at_a_time", 1), ("cache_gb", 0)):
+        require(config[name] >= least, f"features.{name}", config[name], f"give {least} or more")
     require(config.power > 0, "features.power", config.power, "must be positive")
     if config.backbone == PIXELS.identity:
         return

@@ -225,15 +225,18 @@ def replace_dead_channels(
     use = jnp.stack([state.code_energy[j, j] for j in range(count)])
     dead = use <= DEAD * jnp.mean(use, axis=0)
 
-    def replace(state: ChannelStatistics) -> ChannelStatistics:
+    def replace(state: ChannelStatistics):
         fresh = unit_atoms(draw_patches(key, maps, count, size, stride))
         usable = dead & jnp.any(fresh != 0.0, axis=(1, 2))
         kept = ~usable
-        return state._replace(
+        changed = state._replace(
             dictionary=jnp.where(usable[:, None, None], fresh, state.dictionary),
             code_energy=state.code_energy * kept[:, None] * kept[None],
             code_signal=state.code_signal * kept[:, None, None],
         )
+        return changed, jnp.mean(usable.astype(use.dtype))
 
-    state = lax.cond(jnp.any(dead), replace, lambda state: state, state)
-    return state, jnp.mean(dead.astype(use.dtype))
+    def leave(state: ChannelStatistics):
+        return state, jnp.zeros((), use.dtype)
+
+    return lax.cond(jnp.any(dead), replace, leave, state)

@@ -26,6 +26,7 @@ from sparse_ad.sparse.lasso import product
 CANDIDATES = 1024  # badly coded signals that are looked at together
 FIRST = 1e-3  # of the signals' mean energy: the radius when the dictionary is first full
 GROWTH = 1.1  # of the radius whenever it is full again
+SPANNED = 1e-3  # of an atom's length: what is left of it beside others is rounding
 CHUNK = 1024  # signals whose correlations are in memory
 
 
@@ -78,7 +79,7 @@ def add_exemplars(state: Exemplars, signals: Float[Array, "m d"]) -> Exemplars:
         return grown, errors.at[places].set(0.0)
 
     def widen(_, grown, errors, places):
-        thinned = thin(grown, jnp.maximum(GROWTH * grown.radius, first))
+        thinned = thin(grown, jnp.maximum(GROWTH * bound(grown, signals), first))
         return thinned, errors_of_one(thinned.atoms, signals)
 
     first = FIRST * jnp.mean(jnp.sum(signals**2, axis=1))
@@ -156,7 +157,8 @@ def pursue(
             direction = atoms[best]
             for known in basis:  # Gram-Schmidt
                 direction -= jnp.sum(direction * known, axis=1, keepdims=True) * known
-            direction = unit(direction)
+            left = jnp.linalg.norm(direction, axis=1, keepdims=True)
+            direction = jnp.where(left > SPANNED, unit(direction), 0.0)
             basis.append(direction)
             residual -= jnp.sum(residual * direction, axis=1, keepdims=True) * direction
         return residual
