@@ -58,7 +58,9 @@ SMALL = {  # what makes each config small: a new config or variant needs a line 
 FEATURES = {  # the same for the features, where these need it; each layer costs a compilation
     "mlf_sc:as_described": {"layers": ("conv3_3",)},
     "mlf_sc:published_code": {"layers": ("conv2_2", "conv3_3"), "shrink": (4, 2), "crop": 1},
-    "mlf_sc:improved_efficientnet": {"layers": ("stage3",)},
+    "mlf_sc:improved": {"crop": 0},  # maps are 4 x 4
+    "mlf_sc:improved_efficientnet": {"layers": ("stage3",), "crop": 0},
+    "mlf_sc:improved_resnet18": {"crop": 0},
 }
 SIZE, DEEP = 24, 64  # of images, the latter for networks
 THIN = {  # cheap networks of the same make
