@@ -21,22 +21,12 @@ short cut included.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.features.convolution import convolve
-from sparse_ad.features.layers import (
-    Convolution,
-    Layer,
-    Layout,
-    Source,
-    collect,
-    require_layers,
-    require_size,
-)
+from sparse_ad.features.layers import Convolution, Layer, Layout, Network, Source
 
 
 class Stage(NamedTuple):
@@ -94,37 +84,28 @@ class Block(nn.Module):
         return x + y if x.shape == y.shape else y
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite0(Network):
     """Returns the `layers` of images that are RGB, less their mean and over their deviation."""
 
-    layers: tuple[str, ...]
-    dtype: Any = jnp.float32  # of the computation; results are float32
-    conv: Callable = convolve
+    table: ClassVar = LAYERS
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n h2 w2 c"]]:
-        require_layers(self.layers, LAYERS)
-        require_size(x.shape[1:3], self.layers, LAYERS)
-        return collect(_steps(self, x.astype(self.dtype)), self.layers)
-
-
-def _steps(net: EfficientNetLite0, x: Array) -> Iterator[tuple[str, Array]]:
-    common = {"dtype": net.dtype, "conv": net.conv}
-    x = nn.relu6(Convolution(32, 3, 2, name="stem", **common)(x))
-    yield "stem", x
-    count = 0
-    for index, stage in enumerate(STAGES):
-        for block in range(stage.blocks):
-            x = Block(
-                stage.channels,
-                stage.kernel,
-                stage.stride if block == 0 else 1,
-                stage.expansion,
-                name=f"block{count}",
-                **common,
-            )(x)
-            count += 1
-        yield f"stage{index}", x
+    def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
+        common = {"dtype": self.dtype, "conv": self.conv}
+        x = nn.relu6(Convolution(32, 3, 2, name="stem", **common)(x))
+        yield "stem", x
+        count = 0
+        for index, stage in enumerate(STAGES):
+            for block in range(stage.blocks):
+                x = Block(
+                    stage.channels,
+                    stage.kernel,
+                    stage.stride if block == 0 else 1,
+                    stage.expansion,
+                    name=f"block{count}",
+                    **common,
+                )(x)
+                count += 1
+            yield f"stage{index}", x
 
 
 def _names(path: str) -> Source:

@@ -1,7 +1,7 @@
 """What the backbones share: tables of layers, a convolution module, names in checkpoints."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -79,6 +79,29 @@ def collect(
         if len(found) == len(layers):
             break
     return {name: found[name] for name in layers}
+
+
+class Network(nn.Module):
+    """Returns the `layers` of images that are RGB, less their mean and over their deviation.
+
+    What a backbone shares with the others: it says what `table` its layers have, and yields them
+    by `steps`.
+    """
+
+    layers: tuple[str, ...]
+    dtype: Any = jnp.float32  # of the computation; results are float32
+    conv: Callable = convolve
+    table: ClassVar[dict[str, Layer]]
+
+    def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
+        """Yields (name, output) of each layer, in the order in which they are computed."""
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n h2 w2 c"]]:
+        require_layers(self.layers, self.table)
+        require_size(x.shape[1:3], self.layers, self.table)
+        return collect(self.steps(x.astype(self.dtype)), self.layers)
 
 
 def same_padding(size: tuple[int, int], kernel: int, stride: int) -> Padding:

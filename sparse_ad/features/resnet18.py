@@ -12,22 +12,12 @@ padding as torchvision has them.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.features.convolution import convolve
-from sparse_ad.features.layers import (
-    Convolution,
-    Layer,
-    Layout,
-    Source,
-    collect,
-    require_layers,
-    require_size,
-)
+from sparse_ad.features.layers import Convolution, Layer, Layout, Network, Source
 
 WIDTHS = (64, 128, 256)  # channels of each stage
 
@@ -57,31 +47,22 @@ class Block(nn.Module):
         return nn.relu(x + y)
 
 
-class ResNet18(nn.Module):
+class ResNet18(Network):
     """Returns the `layers` of images that are RGB, less their mean and over their deviation."""
 
-    layers: tuple[str, ...]
-    dtype: Any = jnp.float32  # of the computation; results are float32
-    conv: Callable = convolve
+    table: ClassVar = LAYERS
     widths: tuple[int, ...] = WIDTHS
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n h2 w2 c"]]:
-        require_layers(self.layers, LAYERS)
-        require_size(x.shape[1:3], self.layers, LAYERS)
-        return collect(_steps(self, x.astype(self.dtype)), self.layers)
-
-
-def _steps(net: ResNet18, x: Array) -> Iterator[tuple[str, Array]]:
-    common = {"dtype": net.dtype, "conv": net.conv}
-    x = nn.relu(Convolution(net.widths[0], 7, 2, 3, name="conv1", **common)(x))
-    yield "conv1", x
-    x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-    for stage, width in enumerate(net.widths, 1):
-        for block in range(2):
-            stride = 2 if stage > 1 and block == 0 else 1
-            x = Block(width, stride, name=f"layer{stage}_{block}", **common)(x)
-        yield f"layer{stage}", x
+    def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
+        common = {"dtype": self.dtype, "conv": self.conv}
+        x = nn.relu(Convolution(self.widths[0], 7, 2, 3, name="conv1", **common)(x))
+        yield "conv1", x
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage, width in enumerate(self.widths, 1):
+            for block in range(2):
+                stride = 2 if stage > 1 and block == 0 else 1
+                x = Block(width, stride, name=f"layer{stage}_{block}", **common)(x)
+            yield f"layer{stage}", x
 
 
 def _torchvision_name(path: str) -> str:

@@ -15,24 +15,14 @@ conv4_3 is the convolution's output (bias added) before the ReLU, relu4_3 the sa
 """
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from sparse_ad.features.convolution import convolve
-from sparse_ad.features.layers import (
-    Convolution,
-    Layer,
-    Layout,
-    Source,
-    collect,
-    require_layers,
-    require_size,
-)
+from sparse_ad.features.layers import Convolution, Layer, Layout, Network, Source
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of each block
 DEPTHS = (2, 2, 3, 3, 3)  # convolutions of each block
@@ -45,33 +35,24 @@ LAYERS: dict[str, Layer] = {
 }
 
 
-class VGG16(nn.Module):
+class VGG16(Network):
     """Returns the `layers` of images that are RGB, less their mean and over their deviation."""
 
-    layers: tuple[str, ...]
-    dtype: Any = jnp.float32  # of the computation; results are float32
-    conv: Callable = convolve
+    table: ClassVar = LAYERS
     widths: tuple[int, ...] = WIDTHS
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n h2 w2 c"]]:
-        require_layers(self.layers, LAYERS)
-        require_size(x.shape[1:3], self.layers, LAYERS)
-        return collect(_steps(self, x.astype(self.dtype)), self.layers)
-
-
-def _steps(net: VGG16, x: Array) -> Iterator[tuple[str, Array]]:
-    for block, (width, depth) in enumerate(zip(net.widths, DEPTHS, strict=True), 1):
-        if block > 1:
-            x = nn.max_pool(x, (2, 2), (2, 2))
-        for index in range(1, depth + 1):
-            name = f"{block}_{index}"
-            x = Convolution(
-                width, 3, padding=1, dtype=net.dtype, conv=net.conv, name=f"conv{name}"
-            )(x)
-            yield f"conv{name}", x
-            x = nn.relu(x)
-            yield f"relu{name}", x
+    def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
+        for block, (width, depth) in enumerate(zip(self.widths, DEPTHS, strict=True), 1):
+            if block > 1:
+                x = nn.max_pool(x, (2, 2), (2, 2))
+            for index in range(1, depth + 1):
+                name = f"{block}_{index}"
+                x = Convolution(
+                    width, 3, padding=1, dtype=self.dtype, conv=self.conv, name=f"conv{name}"
+                )(x)
+                yield f"conv{name}", x
+                x = nn.relu(x)
+                yield f"relu{name}", x
 
 
 def _keras_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
