@@ -78,6 +78,7 @@ def published_table(results: Path, system: str, title: str, place: str) -> str:
 def parts_table(path: Path) -> str:
     """Returns how long MLF-SC's parts took, and their peers."""
     head = ("part", "contender", "milliseconds", "over its floor", "over its features")
+    head += ("over ours",)
 
     def ratio(value: float | None) -> str:
         return "–" if value is None else f"{value:.2f}"
@@ -89,6 +90,7 @@ def parts_table(path: Path) -> str:
             f"{1000 * each['seconds']:.3g}",
             ratio(each.get("over floor")),
             ratio(each.get("over features")),
+            ratio(each.get("over ours")),
         )
         for each in read_json(path)["rows"]
     ]

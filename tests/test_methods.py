@@ -52,7 +52,7 @@ SMALL = {  # what makes each config small: a new config or variant needs a line 
     "mlf_sc:improved_efficientnet": EXEMPLARS,
     "mlf_sc:improved_resnet18": EXEMPLARS,
     "mlf_sc:published_code": CHANNELWISE | {"nonzeros": 1},
-    "quickstart": PATCHES,
+    "quickstart": EXEMPLARS,
     "sparse_patches": PATCHES,
 }
 FEATURES = {  # the same for the features, where these need it; each layer costs a compilation
@@ -61,6 +61,7 @@ FEATURES = {  # the same for the features, where these need it; each layer costs
     "mlf_sc:improved": {"crop": 0},  # maps are 4 x 4
     "mlf_sc:improved_efficientnet": {"layers": ("stage3",), "crop": 0},
     "mlf_sc:improved_resnet18": {"crop": 0},
+    "quickstart": {"crop": 0},
 }
 SIZE, DEEP = 24, 64  # of images, the latter for networks
 THIN = {  # cheap networks of the same make

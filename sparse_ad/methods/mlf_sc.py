@@ -21,7 +21,7 @@ from sparse_ad.sparse.channelwise import (
     learn_channels,
     windows,
 )
-from sparse_ad.sparse.tiny import tiny_solver
+from sparse_ad.sparse.tiny import learning_solver, tiny_solver
 from sparse_ad.types import Explanation, Key, Maps, Method, Scores
 
 STANDARDISE = ("none", "image", "training")
@@ -75,7 +75,7 @@ def mlf_sc(config, features, shape: tuple[int, int]) -> Method:
     require_choice("method.dictionary_axis", config.dictionary_axis, AXES)
     grid(config.patch_size, config.patch_size, config.stride)  # both at least 1
     size, stride = config.patch_size, config.stride
-    solve, pool = tiny_solver(config), pooling(config)
+    solve, rough, pool = tiny_solver(config), learning_solver(config), pooling(config)
     by_patch = config.dictionary_axis == "patch"
 
     def standardise(maps: Array, mean: Array, deviation: Array) -> Array:
@@ -105,7 +105,7 @@ def mlf_sc(config, features, shape: tuple[int, int]) -> Method:
                 for name, each in maps.items()
             }
         )
-        learn = partial(learn_channels, stride=stride, solve=solve, total=sum_by_image)
+        learn = partial(learn_channels, stride=stride, solve=rough, total=sum_by_image)
         keys, learned, info = keyed(key, ready), {}, {}
         for name, each in ready.items():
             taught, told = learn(keys[name], state[name].learned, each)

@@ -63,21 +63,32 @@ def correlate(
 
 
 def energies(maps: Float[Array, "h w c"], size: int, stride: int) -> Float[Array, "i j c"]:
-    """Returns the squared length of every patch."""
-    ones = jnp.ones((1, size, size, 1), maps.dtype)
-    return correlate(maps**2, ones, stride)[0]
+    """Returns the squared length of every patch: sums down, then across."""
+    rows, columns = windows(maps.shape, size, stride)
+
+    def ends(start: int, count: int) -> slice:
+        return slice(start, start + (count - 1) * stride + 1, stride)
+
+    squares = maps**2
+    down = sum(squares[ends(start, rows)] for start in range(size))
+    return sum(down[:, ends(start, columns)] for start in range(size))
 
 
 def collect(
     maps: Float[Array, "h w c"], code: Float[Array, "k i j c"], size: int, stride: int
 ) -> Float[Array, "k s s c"]:
     """Returns sum over patches of code times patch, the adjoint of `correlate` in the atoms."""
+    count, _, columns, channels = code.shape
 
-    def one(place):
-        return jnp.sum(code * shifted(maps, place, size, stride), axis=(1, 2))
+    def add(at, total):
+        row, column = at // columns, at % columns
+        start = (row * stride, column * stride, 0)
+        patch = lax.dynamic_slice(maps, start, (size, size, channels))
+        weight = lax.dynamic_slice(code, (0, row, column, 0), (count, 1, 1, channels))
+        return total + weight * patch
 
-    sums = lax.map(one, jnp.arange(size * size))
-    return jnp.moveaxis(sums, 0, 1).reshape(code.shape[0], size, size, -1)
+    shape = (count, size, size, channels)
+    return lax.fori_loop(0, code.shape[1] * columns, add, jnp.zeros(shape, maps.dtype))
 
 
 def gram_of(dictionary: Float[Array, "k s s c"]) -> Float[Array, "k k c"]:

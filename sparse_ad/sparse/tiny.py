@@ -63,6 +63,16 @@ def tiny_solver(config) -> TinySolver:
     return solvers[config.solver]
 
 
+def learning_solver(config) -> TinySolver:
+    """Returns the solver of `tiny_solver`, as exact as learning needs it.
+
+    The lasso stops after SWEEPS sweeps, which settle all but a few percent of the signals; the
+    others go into the statistics as they stand, and later images, coded anew, outweigh them.
+    """
+    solve = tiny_solver(config)
+    return partial(solve, max_steps=SWEEPS) if config.solver == "lasso" else solve
+
+
 def tiny_lasso(
     gram: Float[Array, "k k ..."],
     correlation: Float[Array, "k ..."],
