@@ -43,14 +43,16 @@ def make_folder(root: Path) -> Path:
     return root
 
 
-def make_ham10000(root: Path, lesions: int = 12) -> Path:
-    """Two images of each lesion, in the two folders of the archive; each third is a melanoma."""
+def make_ham10000(root: Path, lesions: int = 18) -> Path:
+    """Two images of each lesion, in the two folders of the archive; each third is no nevus."""
     rows = ["lesion_id,image_id,dx"]
+    others = ("akiec", "bcc", "bkl", "df", "mel", "vasc")
     for lesion in range(lesions):
         for part in (1, 2):
             name = f"ISIC_{part}{lesion:03d}"
-            rows.append(f"HAM_{lesion},{name},{'nv' if lesion % 3 else 'mel'}")
-            write_image(root / f"HAM10000_images_part_{part}" / f"{name}.jpg", noise(lesion))
+            rows.append(f"HAM_{lesion},{name},{'nv' if lesion % 3 else others[lesion // 3 % 6]}")
+            pixels = noise(2 * lesion + part)
+            write_image(root / f"HAM10000_images_part_{part}" / f"{name}.jpg", pixels)
     (root / "HAM10000_metadata.csv").write_text("\n".join(rows))
     return root
 

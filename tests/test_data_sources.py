@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from made_up import REAL, data_config, make_driver, make_folder, make_ham10000, noise, write_image
+from made_up import REAL, data_config, make_folder, noise, write_image
 
 from sparse_ad import assets, data
-from sparse_ad.data import driver, elpv, folder, ham10000
+from sparse_ad.data import elpv, folder
 from sparse_ad.errors import UserError
 
 
@@ -86,6 +86,9 @@ def test_folder_that_is_not_right_is_named(tmp_path, case):
         ("calibration_fraction", 0.0),
         ("test_fraction", 1.0),
         ("limit", -1),
+        ("split", "image"),
+        ("anomalous_per_class", -1),
+        ("training_drivers", 1),
         ("workers", -1),
     ],
 )
@@ -126,48 +129,6 @@ def test_real_magnetic_tile():
     assert all((e.mask is not None) == bool(e.label) for e in test)
 
 
-def test_ham10000_is_split_by_lesion(tmp_path):
-    config = data_config(name="ham10000", root=str(make_ham10000(tmp_path)))
-    splits = data.load(config, seed=0)
-    groups = [{e.group for e in part} for part in splits]
-    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
-    assert {e.kind for e in splits.test} == {"good", "mel"}
-    assert sum(map(len, splits)) == 24
-    (tmp_path / "HAM10000_images_part_2" / "ISIC_2003.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 of 24 images are not in .*ISIC_2003"):
-        ham10000.read(tmp_path)
-
-
-def test_driver_is_split_by_driver_and_ignores_other_classes(tmp_path):
-    config = data_config(name="driver", root=str(make_driver(tmp_path)))
-    splits = data.load(config, seed=0)
-    groups = [{e.group for e in part} for part in splits]
-    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
-    assert {e.kind for e in splits.test} == {"good", "texting", "talking", "gps"}
-    (tmp_path / "train" / "c3" / "img_1.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 of 30 images are not in .*c3/img_1\.jpg"):
-        driver.read(tmp_path)
-
-
-def test_metadata_that_is_missing_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"HAM10000_metadata\.csv: no such file"):
-        ham10000.read(tmp_path)
-    with pytest.raises(UserError, match=r"driver_imgs_list\.csv: no such file"):
-        driver.read(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("read", "name", "normal", "total"),
-    [(ham10000.read, "ham10000", 6705, 10015), (driver.read, "driver", 2489, None)],
-)
-def test_real_counts(read, name, normal, total):
-    if not (REAL / name).is_dir():
-        pytest.skip(f"{REAL / name} is not there")
-    examples = read(REAL / name)
-    assert sum(e.label == 0 for e in examples) == normal
-    assert total is None or len(examples) == total
-
-
 def test_elpv_counts():
     # Asks for the data only where they are, so that the tests need no network.
     if not (assets.cache_dir() / elpv.ASSET.filename).is_file():
@@ -175,10 +136,3 @@ def test_elpv_counts():
     examples = elpv.read()
     assert [sum(e.label == label for e in examples) for label in (0, 1)] == [588, 313]
     assert all(e.image.startswith(b"\x89PNG") for e in examples)
-
-
-def test_table_without_a_column_is_named(tmp_path):
-    root = make_driver(tmp_path)
-    (root / "driver_imgs_list.csv").write_text("driver,img\np1,img_1.jpg")
-    with pytest.raises(UserError, match=r"driver_imgs_list\.csv: no column classname, subject"):
-        driver.read(root)

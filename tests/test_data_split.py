@@ -2,7 +2,14 @@
 
 import pytest
 
-from sparse_ad.data.split import draw, hold_out, split_test
+from sparse_ad.data.split import (
+    draw,
+    draw_anomalous,
+    hold_out,
+    split_groups,
+    split_images,
+    split_test,
+)
 from sparse_ad.errors import UserError
 from sparse_ad.types import Example
 
@@ -62,3 +69,44 @@ def test_draw_keeps_order_and_nests():
     assert len(few) == 5 and len(draw(examples, 99, 0)) == 30
     assert set(few) < set(more)
     assert list(few) == sorted(few, key=examples.index)
+
+
+@pytest.mark.parametrize("split", [split_groups, split_images])
+def test_what_is_drawn_depends_on_the_seed_alone(split):
+    examples = make(40, 4) + make(60, 4, label=1)
+    drawn = [
+        {e.path for e in split(given, 7, seed)[0]}
+        for given, seed in [(examples, 0), (examples[::-1], 0), (examples, 1)]
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_groups_are_counted_and_their_anomalous_images_unused():
+    examples = make(40, 4) + make(60, 4, label=1)
+    train, test = split_groups(examples, 7, 0)
+    trained = {e.group for e in train}
+    assert len(trained) == 7 and len(train) == 28 and {e.label for e in train} == {0}
+    assert test == tuple(e for e in examples if e.group not in trained)
+    # Groups without normal images are not drawn: they are all in the test set.
+    assert len({e.group for e in test}) == 15 - 7
+
+
+def test_images_are_counted_and_groups_may_straddle():
+    examples = make(40, 4) + make(6, 4, label=1)
+    train, test = split_images(examples, 10, 0)
+    assert sorted(train + test) == sorted(examples)
+    assert [e.label for e in test] == [0] * 10 + [1] * 6
+    assert {e.group for e in train} & {e.group for e in test}
+    with pytest.raises(UserError, match="40 normal images: 40 of them are for the test"):
+        split_images(examples, 40, 0)
+
+
+def test_kinds_are_drawn_apart_and_nest():
+    kinds = [e._replace(kind=f"kind {i % 3}") for i, e in enumerate(make(30, 1, label=1)[:-4])]
+    examples = make(5, 1) + kinds
+    few, more, each = (draw_anomalous(examples, count, 0) for count in (4, 9, 0))
+    assert [sum(e.kind == f"kind {k}" for e in few) for k in range(3)] == [4, 4, 4]
+    assert [sum(e.kind == f"kind {k}" for e in more) for k in range(3)] == [9, 9, 8]
+    assert few[:5] == tuple(examples[:5]) and list(few) == sorted(few, key=examples.index)
+    assert set(few) < set(more) == set(each) == set(examples)
+    assert set(few) != set(draw_anomalous(examples, 4, 1))

@@ -39,6 +39,7 @@ def check(config, seed: int) -> None:
     """Raises UserError for a field of the `data` part of a config that is out of range."""
     require_choice("data.name", config.name, LOADERS)
     require_choice("data.color", config.color, CHANNELS)
+    require_choice("data.split", config.split, ham10000.SPLITS)
     size = tuple(config.size)
     whole = all(isinstance(side, int) for side in size)
     require(
@@ -50,6 +51,10 @@ def check(config, seed: int) -> None:
     for field in ("calibration_fraction", "test_fraction"):
         value = config[field]
         require(0 < value < 1, f"data.{field}", value, "give a fraction between 0 and 1")
-    for field in ("limit", "workers"):
+    for field in ("limit", "workers", "anomalous_per_class"):
         require(config[field] >= 0, f"data.{field}", config[field], "give 0 or more")
+    drivers = config.training_drivers
+    require(
+        drivers >= 2, "data.training_drivers", drivers, "give 2 or more: one is for calibration"
+    )
     require(seed >= 0, "seed", seed, "give 0 or more")

@@ -41,9 +41,9 @@ class AnyImage(tfds.features.Image):
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """What the builders share: one example type, splits train (normal images) and test.
 
-    A set without a split of its own is split by group: a quarter of the normal images is in test,
-    by seed 0. Images are stored as the encoded bytes they come as; `mask` holds the encoded bytes
-    of the mask, empty where there is none.
+    A set without a split of its own has the one of the default config and seed 0. Images are
+    stored as the encoded bytes they come as; `mask` holds the encoded bytes of the mask, empty
+    where there is none.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -107,8 +107,7 @@ class RootedBuilder(Builder, skip_registration=True):
         super().__init__(config=config, **options)
 
     def _read(self) -> tuple[Sequence[Example], Sequence[Example]]:
-        examples = self.SOURCE.read(Path(self.builder_config.root))
-        return split_test(examples, TEST_FRACTION, SEED)
+        return self.SOURCE.split(self.SOURCE.read(Path(self.builder_config.root)), SEED)
 
 
 class SparseAdFolder(RootedBuilder):
@@ -121,14 +120,16 @@ class SparseAdFolder(RootedBuilder):
 
 
 class Ham10000(RootedBuilder):
-    """HAM10000, split by lesion."""
+    """HAM10000, split by lesion, 100 test images of each anomalous class."""
 
+    VERSION = tfds.core.Version("2.0.0")
     SOURCE = ham10000
 
 
 class Driver(RootedBuilder):
-    """State Farm distracted drivers, split by driver."""
+    """State Farm distracted drivers, 16 of them in train."""
 
+    VERSION = tfds.core.Version("2.0.0")
     SOURCE = driver
 
 

@@ -1,8 +1,10 @@
-"""CSV tables that name the images of a set."""
+"""CSV tables that name the images of a set, and whether the files agree with them."""
 
 import csv
+import hashlib
 import logging
-from collections.abc import Collection
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sparse_ad.errors import UserError
@@ -10,16 +12,49 @@ from sparse_ad.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def read_rows(table: Path, columns: Collection[str]) -> list[dict[str, str]]:
-    """Returns the rows. Raises UserError when the file, or one of `columns`, is missing."""
+def read_table(
+    table: Path, key: tuple[str, ...], values: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """Returns {the `key` columns of a row, joined by "/": its `values` columns}.
+
+    Columns are parted by tabs where the first line has one, else by commas. Rows that are there
+    twice are taken once, with a warning. Raises UserError when the file or a column is missing,
+    when it is no table, when a row lacks a value, or when two rows of one key differ.
+    """
+    rows, repeated = {}, []
+    for line, row in _read_rows(table, {*key, *values}):
+        empty = sorted(column for column, value in row.items() if not value)
+        if empty:
+            raise UserError(f"{table}: line {line} has no {', '.join(empty)}; complete the row")
+        name, known = "/".join(map(row.get, key)), tuple(map(row.get, values))
+        if name in rows:
+            repeated.append(name)
+        if rows.setdefault(name, known) != known:
+            raise UserError(
+                f"{table}: line {line} says {', '.join(known)} of {name} and an earlier line says "
+                f"{', '.join(rows[name])}; delete the wrong row"
+            )
+    if repeated:
+        log.warning("%s: %d rows are there twice, such as %s", table, len(repeated), repeated[0])
+    return rows
+
+
+def _read_rows(table: Path, columns: set[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields (number of the line, its values of `columns`)."""
     if not table.is_file():
         raise UserError(f"{table}: no such file; set data.root to the folder of {table.name}")
-    with table.open(newline="") as stream:
-        reader = csv.DictReader(stream)
-        missing = sorted(set(columns) - set(reader.fieldnames or ()))
-        if missing:
-            raise UserError(f"{table}: no column {', '.join(missing)}; give the original file")
-        return list(reader)
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            delimiter = "\t" if "\t" in stream.readline() else ","
+            stream.seek(0)
+            reader = csv.DictReader(stream, delimiter=delimiter)
+            missing = sorted(columns - set(reader.fieldnames or ()))
+            if missing:
+                raise UserError(f"{table}: no column {', '.join(missing)}; give the original file")
+            for row in reader:
+                yield reader.line_num, {name: (row[name] or "").strip() for name in columns}
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise UserError(f"{table}: cannot be read as a table ({error}); replace it") from error
 
 
 def check_complete(table: Path, named: Collection[str], files: Collection[str], place: str) -> None:
@@ -33,3 +68,65 @@ def check_complete(table: Path, named: Collection[str], files: Collection[str], 
         )
     if extra:
         log.warning("%s: %d images have no row, such as %s", table, len(extra), extra[0])
+
+
+def check_counts(table: Path, kinds: Iterable[str], published: Mapping[str, int]) -> None:
+    """Warns of classes with other counts than published.
+
+    Raises UserError for a class that is missing altogether, or that is none of those published.
+    """
+    found = Counter(kinds)
+    for kind, count in published.items():
+        if not found[kind]:
+            raise UserError(
+                f"{table}: no images of class {kind} ({count} published): complete the download"
+            )
+    unknown = sorted(found.keys() - published.keys())
+    if unknown:
+        raise UserError(
+            f"{table}: {found[unknown[0]]} images of class {unknown[0]!r}, which is none of "
+            f"{', '.join(published)}; give the original file"
+        )
+    other = [
+        f"{kind} {found[kind]} ({count} published)"
+        for kind, count in published.items()
+        if found[kind] != count
+    ]
+    if other:
+        log.warning("%s: other image counts than published: %s", table, ", ".join(other))
+
+
+def find_copies(files: Iterable[Path]) -> list[tuple[Path, ...]]:
+    """Returns the groups of files that are the same byte for byte, sorted.
+
+    Only files of equal size are read. One that cannot be read has no copies: decoding names it.
+    """
+    alike = _group(files, lambda path: path.stat().st_size)
+    same = (copies for group in alike for copies in _group(group, _digest))
+    return sorted(tuple(sorted(copies)) for copies in same)
+
+
+def _group(files: Iterable[Path], key) -> list[list[Path]]:
+    """Returns the files with equal keys, where there are two or more."""
+    groups = defaultdict(list)
+    for path in files:
+        groups[key(path)].append(path)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _digest(path: Path) -> bytes | Path:
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+    except OSError:
+        return path
+
+
+def warn_of_copies(table: Path, files: Iterable[Path]) -> None:
+    """Warns of images that are copies of others, byte for byte."""
+    copies = find_copies(files)
+    if copies:
+        first, second, *_ = copies[0]
+        log.warning(
+            "%s: %d images are copies of others, byte for byte, such as %s of %s",
+            *(table, sum(map(len, copies)) - len(copies), second.name, first.name),
+        )
