@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from sparse_ad.moments import whitening_axes
 from sparse_ad.sparse.coder import in_chunks
 from sparse_ad.sparse.dictionary import unit
 from sparse_ad.sparse.lasso import product
@@ -178,7 +179,4 @@ def whitening(
         return jnp.zeros((length,)), jnp.eye(length)
     mean = jnp.mean(vectors, axis=0)
     centred = vectors - mean
-    covariance = product(centred.T, centred) / vectors.shape[0]
-    values, axes = jnp.linalg.eigh(covariance)
-    scale = lax.rsqrt(jnp.maximum(values, 0.0) + shrinkage * jnp.mean(values))
-    return mean, axes * jnp.where(jnp.mean(values) > 0.0, scale, 1.0)
+    return mean, whitening_axes(product(centred.T, centred) / vectors.shape[0], shrinkage)

@@ -1,0 +1,67 @@
+"""Mean and covariance of vectors that stream by, and the distance that they define."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from sparse_ad.sparse.lasso import product
+
+
+class Moments(NamedTuple):
+    """What is remembered of the vectors seen."""
+
+    count: Float[Array, ""]
+    mean: Float[Array, " d"]
+    covariance: Float[Array, "d d"]  # divided by count
+
+
+class Whitening(NamedTuple):
+    """The linear map x -> (x - mean) axes."""
+
+    mean: Float[Array, " d"]
+    axes: Float[Array, "d d"]
+
+
+def begin_moments(length: int) -> Moments:
+    """Returns the moments of no vectors."""
+    return Moments(jnp.zeros(()), jnp.zeros((length,)), jnp.zeros((length, length)))
+
+
+def add_vectors(state: Moments, vectors: Float[Array, "m d"]) -> Moments:
+    """Returns the moments of all vectors seen, those given now included.
+
+    Source: Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+    variances", 1979: sums of squares are never subtracted from each other.
+    """
+    share = vectors.shape[0] / (state.count + vectors.shape[0])  # of the new ones in all
+    mean = jnp.mean(vectors, axis=0)
+    centred, shift = vectors - mean, mean - state.mean
+    covariance = product(centred.T, centred) / vectors.shape[0]
+    between = (1.0 - share) * share * jnp.outer(shift, shift)
+    return Moments(
+        state.count + vectors.shape[0],
+        state.mean + share * shift,
+        (1.0 - share) * state.covariance + share * covariance + between,
+    )
+
+
+def whiten(state: Moments, shrinkage: float) -> Whitening:
+    """Returns W for which (x - mean) W has covariance C (C + shrinkage tr(C)/d I)^-1."""
+    return Whitening(state.mean, whitening_axes(state.covariance, shrinkage))
+
+
+def whitening_axes(covariance: Float[Array, "d d"], shrinkage: float) -> Float[Array, "d d"]:
+    """Returns W of `whiten`; where nothing varies, W keeps all lengths."""
+    values, axes = jnp.linalg.eigh(covariance)
+    scale = lax.rsqrt(jnp.maximum(values, 0.0) + shrinkage * jnp.mean(values))
+    return axes * jnp.where(jnp.mean(values) > 0.0, scale, 1.0)
+
+
+def distance(whitening: Whitening, vectors: Float[Array, "... d"]) -> Float[Array, "..."]:
+    """Returns the mean square of whitened vectors: near 1 for vectors like those seen.
+
+    Without shrinkage this is the squared Mahalanobis distance / d.
+    """
+    return jnp.mean(product(vectors - whitening.mean, whitening.axes) ** 2, axis=-1)
