@@ -3,11 +3,17 @@
   python launch.py                                     the quickstart
   python launch.py --config=configs/sparse_patches.py --config.data.root=DIR
   python launch.py --mode=predict --workdir=DIR --input=FOLDER
+  python launch.py --mode=study --config=configs/studies/zhao_karray.py --config.root=DIR
 
 --mode=run fits, evaluates and reports; fit, evaluate and predict do one part, the last two with
 the config that the workdir was fitted with. Every field of a config can be set, for example
 --config.method.penalty=0.5; configs/base.py lists fields and defaults. A run that was stopped
 goes on when the same command is given again.
+
+--mode=study runs a grid of configs, data and seeds, a cell after the other, and writes one table of
+all, beside the published figures: WORKDIR/study.md, study.html and study.json. It goes on in the
+same way: finished cells are left alone. configs/studies/base.py lists its fields; a field of the
+cells is set by --config.overrides, for example --config.overrides=fit.passes=2.
 """
 
 import sys
@@ -24,27 +30,32 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to run: a file of configs/. Default: configs/quickstart.py."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results go. Default: runs/NAME.")
-MODES = ("run", "fit", "evaluate", "predict")
+MODES = ("run", "fit", "evaluate", "predict", "study")
 MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
 INPUT = flags.DEFINE_string("input", None, "predict: the folder of images to score.")
 OUTPUT = flags.DEFINE_string("output", None, "predict: default WORKDIR/predictions.")
-RECORD = flags.DEFINE_string("record", None, "A file that is given a copy of results.json.")
+RECORD = flags.DEFINE_string(
+    "record", None, "A file that is given a copy of results.json or study.json."
+)
 
 
 def main(_) -> None:
-    from sparse_ad import stages  # after the flags: --help need not wait for JAX
+    from sparse_ad import stages, study  # after the flags: --help need not wait for JAX
     from sparse_ad.files import read_json, write_json
+    from sparse_ad.study_grid import require_kind
 
     config = CONFIG.value
+    require_kind(config, MODE.value == "study")
     folder = Path(WORKDIR.value or f"runs/{config.name}")
     if MODE.value == "predict":
         images = stages.require_directory("input", INPUT.value)
         stages.predict(config, folder, images, Path(OUTPUT.value or folder / "predictions"))
     else:
         work = {"run": stages.run, "fit": stages.fit, "evaluate": stages.evaluate_fitted}
-        work[MODE.value](config, folder)
-    if RECORD.value and MODE.value in ("run", "evaluate"):
-        write_json(RECORD.value, read_json(folder / "results.json"))
+        (work | {"study": study.run})[MODE.value](config, folder)
+    results = {"run": "results.json", "evaluate": "results.json", "study": "study.json"}
+    if RECORD.value and MODE.value in results:
+        write_json(RECORD.value, read_json(folder / results[MODE.value]))
 
 
 def guarded(argv) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from absl import flags
 from absl import logging as absl_logging
+from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from sparse_ad.errors import UserError
@@ -53,8 +55,26 @@ def find_config(given: str) -> str:
     for path in (Path(name), ROOT / name):
         if path.is_file():
             return f"{path}{colon}{variant}"
-    choices = ", ".join(f"configs/{path.name}" for path in sorted(ROOT.glob("configs/*.py")))
+    files = sorted(ROOT.glob("configs/*.py")) + sorted(ROOT.glob("configs/studies/*.py"))
+    choices = ", ".join(str(path.relative_to(ROOT)) for path in files)
     raise UserError(f"--config = {given!r}: no such file; choose one of {choices}")
+
+
+def load_config(given: str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """Returns the config that --config=`given` and a --config.`override` for each would make.
+
+    Raises: UserError for a file, field or value that is wrong, as on the command line.
+    """
+    fields = [f"--config.{override}" for override in overrides]
+    argv = ["launch.py", f"--config={find_config(given)}", *fields]
+    values = flags.FlagValues()  # apart from those of this process
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    check_fields(argv, values["config"].parser.parse)
+    try:
+        values(argv)
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    return values["config"].value
 
 
 def check_fields(argv: list[str], load: Callable[[str], Any]) -> None:
