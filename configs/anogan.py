@@ -1,0 +1,74 @@
+"""AnoGAN: a generator of normal images, and how near a search over its noise comes to an image.
+
+Source: Schlegl et al., "Unsupervised Anomaly Detection with Generative Adversarial Networks to
+Guide Marker Discovery", IPMI 2017: the loss, weight 0.1 of its discrimination part, 500 steps of
+search; Radford et al., ICLR 2016: the networks, Adam at 2e-4 with a first moment of 0.5, noise
+uniform in -1..1. Where these are silent, or meant for other images, the comparison that AnoGAN is
+known by on textures (Bergmann et al., "MVTec AD", CVPR 2019, section 4.1): images of 128x128,
+noise of 64 values, a search rate of 0.02, 50 epochs of 10,000 crops of each category. Widths and
+batch are those of the common implementations: 64, 128, 256, 512 channels (512 again on the grid
+that 128x128 adds), 64 images.
+
+Differs: as methods/anogan.py and nets/dcgan.py say. Training images are whole and not augmented:
+`passes` is set so that as many images are seen, 500,000 (7,813 steps), however few there are. The
+comparison's search took 300 steps (--config.net.search_steps=300), and its maps are of squares.
+It cut textures of 512x512 into crops side by side: --config.data.size="(512,512)"
+--config.method.tile="(128,128)" --config.method.tile_overlap=0, with fewer `passes`, as every crop
+then counts as an image.
+
+magnetic_tile     a folder: the 610 images left for training once a fifth calibrates
+elpv              solar cells: 353 images for training
+generated         carpet: 80 images for training
+
+COMMAND  python launch.py --config=configs/anogan.py:generated
+MINUTES  on 2 cores: hours, not measured; meant for a GPU
+
+Published image R1 / R2, MVTec AD (Table 1 of Imamura et al.): carpet 0.82 / 0.16, grid
+0.90 / 0.12, leather 0.91 / 0.12, tile 0.97 / 0.05, wood 0.89 / 0.47, mean 0.90 / 0.18.
+Ours: not measured on MVTec AD, whose images are not redistributed, nor yet elsewhere.
+"""
+
+from configs import base
+from sparse_ad.errors import require_choice
+
+SEEN = 500_000  # training images, each as often as it comes
+
+
+def get_config(variant: str = "generated"):
+    """Returns the config of a variant."""
+    require_choice("the variant of configs/anogan.py", variant, VARIANTS)
+    config = base.get_config()
+    config.name = f"anogan_{variant}"
+    config.data.size = (128, 128)
+    config.method.name = "anogan"
+    config.net.update(
+        latent=64,
+        widths=(64, 128, 256, 512),
+        search_steps=500,
+        search_rate=0.02,
+        search_starts=1,
+        discrimination_weight=0.1,
+    )
+    config.fit.update(batch_size=64, learning_rate=2e-4, weight_decay=0.0)
+    VARIANTS[variant](config)
+    return config
+
+
+def magnetic_tile(config):
+    """Magnetic tiles, in the folder data.root."""
+    config.fit.passes = SEEN / 610
+
+
+def elpv(config):
+    """Solar cells."""
+    config.data.name = "elpv"
+    config.fit.passes = SEEN / 353
+
+
+def generated(config):
+    """Carpets."""
+    config.data.update(name="generated", category="carpet", color="rgb")
+    config.fit.passes = SEEN / 80
+
+
+VARIANTS = {each.__name__: each for each in (magnetic_tile, elpv, generated)}
