@@ -1,5 +1,6 @@
 """All local devices as one: images are spread over them, everything else is on each."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -29,6 +30,17 @@ def check_batch(field: str, batch_size: int) -> None:
 def spread(images):
     """Returns images [n ...], one array or a tree, on the devices, each with a share of n."""
     return jax.device_put(images, NamedSharding(mesh(), P("data")))
+
+
+def share(images):
+    """Returns images [n ...], within a compiled function, as `spread` does outside of one."""
+    return jax.lax.with_sharding_constraint(images, NamedSharding(mesh(), P("data")))
+
+
+def room() -> float:
+    """Returns the bytes that each device can hold; infinity where it does not say, as on CPUs."""
+    told = (device.memory_stats() or {} for device in mesh().devices.flat)
+    return min(each.get("bytes_limit", math.inf) for each in told)
 
 
 def everywhere() -> NamedSharding:

@@ -18,6 +18,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_curve
 
 from sparse_ad.heatmaps import COLOURS, overlay, to_rgb
+from sparse_ad.losses import ACTIVE
 from sparse_ad.pictures import Picture
 
 NORMAL, ANOMALOUS, CONTOUR = "#0072B2", "#D55E00", "#56F0FF"
@@ -143,6 +144,30 @@ def draw_atoms(atoms: Float[np.ndarray, "k h w c"] | None) -> Figure | None:
     axes.set_title(f"{some} atoms, smooth ones first", fontsize=10)
     for spine in axes.spines.values():
         spine.set_visible(False)
+    return figure
+
+
+def draw_latents(latents: tuple[Float[np.ndarray, "n l"], ...] | None) -> Figure | None:
+    """Draws how the units' values are spread, in shares of an image's largest, and how many count.
+
+    A decoder undoes any scale of the latent, so that only shares can be compared.
+    """
+    if latents is None:
+        return None
+    figure, axes = _figure(6.4, 3.8)
+    for codes, name, colour in zip(
+        latents, ("normal", "anomalous"), (NORMAL, ANOMALOUS), strict=True
+    ):
+        if not len(codes):
+            continue
+        size = np.abs(codes)
+        shares = size / np.maximum(size.max(1, keepdims=True), 1e-30)
+        active = f"{name}: {(shares > ACTIVE).mean():.1%} active"
+        style = {"bins": np.linspace(0, 1, 51), "weights": np.full(shares.size, 1 / shares.size)}
+        line = {"histtype": "step", "linewidth": 1.5, "color": colour, "label": active}
+        axes.hist(shares.ravel(), **style, **line)
+    axes.set(xlabel="size of a unit, in its image's largest", ylabel="share of units", yscale="log")
+    add_legend(figure, axes)
     return figure
 
 

@@ -7,7 +7,7 @@ full disk leaves the old file, never half of the new one.
 import errno
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def write_bytes(path: Path | str, content: bytes) -> None:
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with _explained(path):
+    with explained(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with aside.open("wb") as file:
@@ -51,21 +51,21 @@ def write_json(path: Path | str, content: Any) -> None:
     write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
-def append_line(path: Path | str, content: dict[str, Any]) -> None:
-    """Appends one line of strict JSON, whole or not at all.
+def append_lines(path: Path | str, contents: Iterable[dict[str, Any]]) -> None:
+    """Appends lines of strict JSON, one each, all of them or none.
 
     A line that a kill cut short is first ended, so that it spoils no other.
     Raises: as `write_bytes`.
     """
     path = Path(path)
-    line = json.dumps(_plain(content), allow_nan=False).encode("utf-8") + b"\n"
-    with _explained(path):
+    lines = "".join(json.dumps(_plain(each), allow_nan=False) + "\n" for each in contents).encode()
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b", buffering=0) as file:
             if end := file.seek(0, os.SEEK_END):
                 file.seek(end - 1)
-                line = line if file.read(1) == b"\n" else b"\n" + line
-            if file.write(line) < len(line):  # a full disk takes a part, and says nothing
+                lines = lines if file.read(1) == b"\n" else b"\n" + lines
+            if file.write(lines) < len(lines):  # a full disk takes a part, and says nothing
                 file.truncate(end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -89,7 +89,7 @@ def read_json(path: Path | str, fields: Sequence[str] = ()) -> Any:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turns an OSError into a UserError that names `path`."""
     try:
         yield

@@ -2,58 +2,97 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from sparse_ad.errors import UserError
-from sparse_ad.files import append_line, write_text
+from sparse_ad.event_log import EventLog
+from sparse_ad.files import append_lines, write_text
+
+REMEDY = (
+    "lower fit.learning_rate where the method learns by gradients, look for corrupt images, or "
+    "for a field of method.* that is far from its default"
+)
 
 log = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Lines of {"step": ..., name: value}; written a step late, so that no step is waited for."""
+    """Lines of {"step": ..., name: value}, also as TensorBoard events in a folder beside the file.
+
+    Written a call late, so that no step is waited for.
+    """
 
     def __init__(self, path: Path, done: int):
         """Opens the log of a fit that has done so many steps; `last` is what the last measured."""
         self.path, self.pending, self.last = path, None, {}
+        self.events = EventLog(path.parent / "tensorboard", done + 1)
         if not path.exists():
             return
         text = path.read_text("utf-8", errors="replace")
         # Lines past the checkpoint belong to steps that will be done again; a kill cuts one short.
-        lines = {
-            line["step"]: line
-            for line in map(_parse, text.splitlines())
-            if 0 < line["step"] <= done
-        }
+        lines = {line["step"]: line for line in parse_lines(text) if line["step"] <= done}
         kept = "".join(json.dumps(lines[step]) + "\n" for step in sorted(lines))
         if kept != text:
             write_text(path, kept)
         if len(lines) < done:
             log.warning("%s: %d of %d steps are missing", path, done - len(lines), done)
-        self.last = {name: value for name, value in lines.get(done, {}).items() if name != "step"}
+        self.last = _values(lines.get(done, {}))
 
-    def add(self, step: int, info: dict[str, Any]) -> None:
-        """Takes in what a step measured, and writes what the step before did."""
-        self.flush()
-        self.pending = step, info
+    def add(self, step: int, infos: Sequence[dict[str, Any]], count: int = 1) -> int:
+        """Takes in what `count` steps from `step` on measured, and writes what is pending.
 
-    def flush(self) -> None:
-        """Writes what is pending. Raises: UserError for a value that is not finite."""
+        Of one step or of several, [t], each; what there is beyond `count` is left out.
+        Returns how many steps were written, which are over. Raises: as `flush`.
+        """
+        written = self.flush()
+        self.pending = step, infos, count
+        return written
+
+    def flush(self) -> int:
+        """Writes what is pending; returns how many steps. Raises: UserError for a value that is
+        not finite, naming the first step, which is not written.
+        """
         if self.pending is None:
-            return
-        step, info = self.pending
-        self.last = {name: float(value) for name, value in info.items()}
-        wrong = [name for name, value in self.last.items() if not np.isfinite(value)]
-        if wrong:
-            raise UserError(
-                f"step {step}: {wrong[0]} is {self.last[wrong[0]]}; look for corrupt images, or "
-                "for a field of method.* that is far from its default"
-            )
-        append_line(self.path, {"step": step, **self.last})
-        self.pending = None
+            return 0
+        (first, infos, count), self.pending = self.pending, None
+        infos = jax.device_get(infos)
+        columns = {name: np.hstack([each[name] for each in infos]) for name in infos[0]}
+        lines = [
+            {"step": first + row, **{name: float(column[row]) for name, column in columns.items()}}
+            for row in range(count)
+        ]
+        good = next((row for row, line in enumerate(lines) if _wrong(line)), count)
+        self._write(lines[:good])
+        if good < count:
+            name = _wrong(lines[good])[0]
+            raise UserError(f"step {first + good}: {name} is {lines[good][name]}; {REMEDY}")
+        return count
+
+    def sync(self) -> None:
+        """Writes all there is, and brings it to the disk. Raises: as `flush`."""
+        self.flush()
+        self.events.flush()
+
+    def _write(self, lines: list[dict[str, float]]) -> None:
+        if lines:
+            append_lines(self.path, lines)
+            self.events.add(lines)
+            self.last = _values(lines[-1])
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a log, those that are damaged left out; none where there is no file."""
+    return parse_lines(path.read_text("utf-8", errors="replace")) if path.exists() else []
+
+
+def parse_lines(text: str) -> list[dict[str, Any]]:
+    """Returns the lines of a log as they are, those that are damaged left out."""
+    return [line for line in map(_parse, text.splitlines()) if line["step"] > 0]
 
 
 def _parse(line: str) -> dict[str, Any]:
@@ -63,3 +102,12 @@ def _parse(line: str) -> dict[str, Any]:
         return content if isinstance(content["step"], int) else {"step": 0}
     except (ValueError, KeyError, TypeError):
         return {"step": 0}
+
+
+def _values(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name != "step"}
+
+
+def _wrong(line: dict[str, float]) -> list[str]:
+    """Returns the names of the values that are not finite."""
+    return [name for name, value in line.items() if not np.isfinite(value)]

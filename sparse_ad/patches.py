@@ -122,6 +122,8 @@ def pooling(config) -> Callable[[Float[Array, " p"]], Float[Array, ""]]:
         return jnp.sum(lax.top_k(errors, min(config.top, errors.shape[0]))[0])
 
     def top_mean(errors):
+        if config.quantile == 1:  # all of them: no need to sort
+            return jnp.mean(errors)
         return jnp.mean(lax.top_k(errors, max(1, round(config.quantile * errors.shape[0])))[0])
 
     choices = {"top_sum": top_sum, "max": jnp.max, "top_mean": top_mean}

@@ -48,6 +48,7 @@ class Pictures(NamedTuple):
     calm: tuple[Picture, ...]  # the lowest-scored normal ones
     atoms: Float[np.ndarray, "k h w c"] | None
     layers: dict[str, Layer] | None = None  # where the method can explain
+    latents: tuple[Float[np.ndarray, "n l"], ...] | None = None  # of sampled normal, anomalous ones
 
 
 def gather_pictures(
@@ -81,7 +82,7 @@ def gather_pictures(
     shown = {image.example.path: picture(image) for image in scored}
     atoms = np.asarray(method.atoms(params)) if method.atoms else None
     groups = (tuple(shown[row["path"]] for row in group) for group in groups)
-    return Pictures(*groups, atoms, layers)
+    return Pictures(*groups, atoms, layers, gather_latents(method, params, examples, rows, config))
 
 
 def choose_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], ...]:
@@ -124,6 +125,26 @@ def gather_layers(
             sample[labels[path]].append(thin)
     names = next(iter(sample[0] + sample[1]), {})
     return kept, {name: _layer(name, sample[0], sample[1]) for name in names}
+
+
+def gather_latents(
+    method: Method,
+    params: Params,
+    examples: Sequence[Example],
+    rows: Sequence[dict[str, Any]],
+    config: Any,
+) -> tuple[Float[np.ndarray, "n l"], Float[np.ndarray, "m l"]] | None:
+    """Returns the latents of a sample of the normal and anomalous test images; None without any."""
+    if method.latent is None:
+        return None
+    labels = choose_sample(rows)
+    wanted = [each for each in examples if each.path in labels]
+    latent, found = by_image(method.latent), {0: [], 1: []}
+    for batch in scoring_batches(wanted, config.data, config.evaluation.batch_size):
+        codes = np.asarray(latent(params, method.features.extract(batch.image)))
+        for row in np.flatnonzero(batch.valid):
+            found[labels[wanted[batch.index[row]].path]].append(codes[row])
+    return tuple(np.array(each).reshape(len(each), codes.shape[1]) for each in found.values())
 
 
 def choose_sample(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from sparse_ad.errors import UserError
 from sparse_ad.files import read_json, write_text
+from sparse_ad.study_notes import list_notes
+from sparse_ad.study_tables import list_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
@@ -22,6 +24,7 @@ def render(results: Path) -> dict[str, str]:
     published = [published_table(results, *each) for each in PUBLISHED]
     return {
         "results": "\n\n".join([measured_table(results), *published]),
+        "studies": studies(results / "studies"),
         "speed": speed_table(results / "benchmarks" / "sparse_coding.json"),
         "mlf-sc-speed": parts_table(results / "benchmarks" / "mlf_sc.json"),
         "choice": choice_table(results / "benchmarks" / "choose_mlf_sc.json"),
@@ -73,6 +76,21 @@ def published_table(results: Path, system: str, title: str, place: str) -> str:
         published = paper["image_auroc"][system][name]
         rows.append((name, f"{published:.2f}", ours[0], f"{r1:.2f} / {r2:.2f}", ours[1]))
     return table(head, rows)
+
+
+def studies(folder: Path) -> str:
+    """Returns the tables of every recorded study, ours beside the published."""
+    pages = [
+        f"### [{path.stem}]({path.relative_to(ROOT)})\n\n{study_page(read_json(path))}"
+        for path in sorted(folder.glob("*.json"))
+    ]
+    return "\n\n".join(pages) or "None is recorded yet."
+
+
+def study_page(record: dict[str, Any]) -> str:
+    """Returns all tables of a study.json, and below them how they are to be read."""
+    tables = [f"**{each.title}**\n\n{table(each.head, each.rows)}" for each in list_tables(record)]
+    return "\n\n".join([*tables, "\n".join(f"- {note}" for note in list_notes(record))])
 
 
 def parts_table(path: Path) -> str:

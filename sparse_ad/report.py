@@ -13,8 +13,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
-from sparse_ad import figures, heatmaps, layer_figures
+from sparse_ad import curves, figures, heatmaps, layer_figures
 from sparse_ad.files import write_bytes, write_json, write_text
+from sparse_ad.losses import ACTIVE
+from sparse_ad.metrics_log import read_metrics
 from sparse_ad.pictures import SAMPLED, Pictures
 
 COLUMNS = ("path", "kind", "label", "score", "threshold", "flagged")
@@ -33,6 +35,16 @@ FIGURES = (  # file, what is seen
     ("best", "The highest-scored anomalous and the lowest-scored normal images, on that scale."),
     ("reconstructions", "Original, reconstruction and their difference."),
     ("atoms", "What was learned, each atom on its own scale."),
+    (
+        "latents",
+        "The units of the latent, of a sample of the test images: how large they are beside the "
+        f"largest of their image. Active are those of more than {ACTIVE:.0%} of it.",
+    ),
+    (
+        "curves",
+        f"What each step of the fit measured. Of more than {curves.BINS} steps the line is the "
+        "mean of neighbours, the band goes from their least to their largest value.",
+    ),
 )
 LAYER_FIGURES = (  # of a method that can say what each layer adds
     (
@@ -85,6 +97,7 @@ def write_report(
 ) -> Path:
     """Writes figures/*.png and report.html, which holds them; returns the path of the page."""
     workdir, drawn = Path(workdir), _draw(results, rows, pictures)
+    drawn["curves"] = curves.draw_curves(read_metrics(workdir / "metrics.jsonl"))
     shown = _write_figures(workdir / "figures", drawn, FIGURES)
     shown_layers = _write_figures(workdir / "figures", drawn, LAYER_FIGURES)
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -176,6 +189,7 @@ def _draw(results, rows, pictures: Pictures) -> dict[str, Figure | None]:
         "best": figures.draw_examples(pictures.hits + pictures.calm, scale),
         "reconstructions": figures.draw_reconstructions(sum(firsts, ())),
         "atoms": figures.draw_atoms(pictures.atoms),
+        "latents": figures.draw_latents(pictures.latents),
         "layers": layer_figures.draw_layers(pictures.layers),
         "layer_maps": layer_figures.draw_layer_maps(pictures, scale),
         "channels": layer_figures.draw_channels(pictures),

@@ -4,6 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +14,11 @@ from tqdm import tqdm
 
 from sparse_ad.checkpoint import Checkpoints
 from sparse_ad.data.decode import CHANNELS
-from sparse_ad.data.pipeline import training_batches
-from sparse_ad.devices import check_batch, everywhere, replicate, spread
+from sparse_ad.devices import check_batch, replicate
 from sparse_ad.errors import UserError, require
 from sparse_ad.files import read_json, write_json
-from sparse_ad.metrics_log import MetricsLog
+from sparse_ad.metrics_log import REMEDY, MetricsLog
+from sparse_ad.steps import CALL_SECONDS, Pace, steps_of
 from sparse_ad.stopping import Stopped, StopSignals
 from sparse_ad.types import Example, Key, Method, Params, State
 
@@ -34,8 +35,10 @@ def check(config) -> None:
     """Raises UserError for a field of the `fit` section that is out of range."""
     check_batch("fit.batch_size", config.fit.batch_size)
     passes, between = config.fit.passes, config.fit.checkpoint_seconds
+    resident = config.fit.resident_gb
     require(0 < passes < math.inf, "fit.passes", passes, "must be positive and finite")
     require(between >= 0, "fit.checkpoint_seconds", between, "must be 0 (each step) or more")
+    require(resident >= 0, "fit.resident_gb", resident, "must be 0 (keep no images) or more")
 
 
 def total_steps(config, count: int) -> int:
@@ -59,49 +62,23 @@ def fit(
 ) -> tuple[Params, dict]:
     """Fits on the examples, from the newest checkpoint if there is one.
 
-    Step t draws its randomness from a key of its own, and the checkpoint holds the state and the
-    position in the data: a fit that was killed and started again ends with the same bits.
+    What a step sees and draws depends on its number alone, and the checkpoint holds state and
+    number: a fit that was killed and started again ends with the same bits.
 
     Returns the parameters and a record of the fit. Errors: UserError on an unreadable training
     image, a full disk, a value that is no longer finite (naming the step), or other training
     images than the checkpoint saw. Raises `Stopped` on a signal, after saving a checkpoint.
     """
     steps = total_steps(config, len(examples))
-    first_key, step_key, last_key = keys(config)
     checkpoints = Checkpoints(workdir / "checkpoints")
-    batches = training_batches(examples, config.data, config.fit.batch_size, config.seed)
-    place = _begin(method, config, first_key, batches, checkpoints, examples)
-    done, state, seconds = place.step, replicate(place.state), place.seconds
-    log = MetricsLog(workdir / "metrics.jsonl", done)
-    saved, saved_at = done, time.monotonic()
-    started = saved_at - seconds
-    # Every device holds the whole state after each step, as after a resume: the same program.
-    update = jax.jit(method.update, donate_argnums=1, out_shardings=everywhere())
-
-    def save() -> None:
-        nonlocal saved, saved_at, seconds
-        log.flush()
-        seconds = time.monotonic() - started
-        checkpoints.save(done, state, _position(batches, examples, seconds))
-        saved, saved_at = done, time.monotonic()
-
-    with StopSignals() as stop, tqdm(total=steps, initial=done, desc="fit", unit="step") as bar:
-        while done < steps and not stop.asked:
-            maps = spread(method.features.extract(next(batches).image))
-            state, info = update(jax.random.fold_in(step_key, done), state, maps)
-            done += 1
-            log.add(done, info)
-            bar.update()
-            if time.monotonic() - saved_at > config.fit.checkpoint_seconds:
-                save()
-        if done > saved:
-            save()
+    place = _restore(method, config, checkpoints, examples)
+    log = MetricsLog(workdir / "metrics.jsonl", place.step if place else 0)
+    if place is None or place.step < steps:
+        place = _go_on(method, config, examples, place, checkpoints, log)
     checkpoints.close()
-    if stop.asked:
-        raise Stopped(stop.asked, f"stopped at step {done} of {steps}, checkpoint saved")
-    record = {"steps": steps, "images": len(examples), "seconds": seconds, "last": log.last}
+    record = {"steps": steps, "images": len(examples), "seconds": place.seconds, "last": log.last}
     write_json(workdir / "fit.json", record)
-    return jax.jit(method.finish)(last_key, state), record
+    return jax.jit(method.finish)(keys(config)[2], place.state), record
 
 
 def keys(config) -> tuple[Key, Key, Key]:
@@ -129,18 +106,53 @@ def load(method: Method, config, workdir: Path, examples: Sequence[Example] | No
     return jax.jit(method.finish)(keys(config)[2], replicate(state))
 
 
-def _begin(method, config, key, batches, checkpoints: Checkpoints, examples) -> Place:
-    """Returns a fresh start or the newest checkpoint's place, with `batches` set to it."""
+def _restore(method, config, checkpoints: Checkpoints, examples) -> Place | None:
+    """Returns the place of the newest checkpoint; None where there is none."""
     step = checkpoints.latest()
     if step is None:
-        fresh = batches.get_state()
-        state = jax.jit(method.init)(key, spread(method.features.extract(next(batches).image)))
-        batches.set_state(fresh)
-        return Place(0, state, 0.0)
+        return None
     state, position = checkpoints.restore(step, state_like(method, config))
     _check_same_images(checkpoints, step, position, examples)
-    batches.set_state(position["data"])
-    return Place(step, state, position["seconds"])
+    return Place(step, replicate(state), position["seconds"])
+
+
+def _go_on(
+    method, config, examples, place: Place | None, checkpoints: Checkpoints, log: MetricsLog
+) -> Place:
+    """Takes the steps that are left, or those until a signal, and returns the last, saved place."""
+    started = time.monotonic() - (place.seconds if place else 0.0)
+    first_key, step_key, _ = keys(config)
+    steps, between = total_steps(config, len(examples)), config.fit.checkpoint_seconds
+    source = steps_of(method, config, examples, step_key, place.step if place else 0)
+    if place is None:
+        place = Place(0, replicate(jax.jit(method.init)(first_key, source.first())), 0.0)
+    saved_at, pace = time.monotonic(), Pace(min(CALL_SECONDS, between))
+    bar = tqdm(total=steps, initial=place.step, desc="fit", unit="step")
+    with StopSignals() as stop, bar, closing(log.events):
+        while place.step < steps and not stop.asked:
+            most = min(pace.steps, steps - place.step)
+            state, infos, taken = source.advance(place.state, place.step, most)
+            pace.note(log.add(place.step + 1, infos, taken))
+            place = Place(place.step + taken, state, place.seconds)
+            bar.update(taken)
+            due = time.monotonic() - saved_at > between
+            if due or stop.asked or place.step == steps:
+                log.sync()  # first: a step that went wrong is not saved
+                place = place._replace(seconds=time.monotonic() - started)
+                _require_finite(place)
+                checkpoints.save(place.step, place.state, _position(place, examples))
+                saved_at = time.monotonic()
+    if stop.asked:
+        raise Stopped(stop.asked, f"stopped at step {place.step} of {steps}, checkpoint saved")
+    return place
+
+
+def _require_finite(place: Place) -> None:
+    """Raises UserError where the state holds a number that is not finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(place.state):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not jnp.isfinite(leaf).all():
+            name = jax.tree_util.keystr(path)
+            raise UserError(f"step {place.step}: state{name} is no longer finite; {REMEDY}")
 
 
 def _check_same_images(checkpoints: Checkpoints, step: int, position, examples) -> None:
@@ -151,8 +163,8 @@ def _check_same_images(checkpoints: Checkpoints, step: int, position, examples) 
         )
 
 
-def _position(batches, examples: Sequence[Example], seconds: float) -> dict:
-    return {"data": batches.get_state(), "images": _fingerprint(examples), "seconds": seconds}
+def _position(place: Place, examples: Sequence[Example]) -> dict:
+    return {"images": _fingerprint(examples), "seconds": place.seconds}
 
 
 def _fingerprint(examples: Sequence[Example]) -> str:

@@ -68,6 +68,7 @@ class Features(NamedTuple):
     extract: Callable[[Float[Array, "n h w c"]], Maps]  # compiled; holds the frozen weights
     identity: str  # of weights and preprocessing: equal text, equal maps
     border: int = 0  # positions that were cut from each side of the maps
+    cheap: bool = False  # so little work, without weights, that each step of a fit may do it anew
 
 
 class Explanation(NamedTuple):
@@ -78,7 +79,7 @@ class Explanation(NamedTuple):
     channels: Float[Array, "n c"]  # what each channel adds: sum of its largest patch errors
 
 
-PIXELS = Features(lambda images: {"pixels": images}, "pixels")
+PIXELS = Features(lambda images: {"pixels": images}, "pixels", cheap=True)
 
 
 class Method(NamedTuple):
@@ -93,6 +94,7 @@ class Method(NamedTuple):
     reconstruct: Callable[[Params, Maps], Float[Array, "n h w c"]] | None = None
     atoms: Callable[[Params], Float[Array, "k h w c"]] | None = None
     explain: Callable[[Params, Maps], dict[str, Explanation]] | None = None
+    latent: Callable[[Params, Maps], Float[Array, "n l"]] | None = None
 
 
 class VectorModel(NamedTuple):

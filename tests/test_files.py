@@ -45,13 +45,13 @@ def test_json_is_strict_and_plain(tmp_path):
 
 def test_lines_are_appended_and_mended(tmp_path):
     path = tmp_path / "logs" / "metrics.jsonl"
-    files.append_line(path, {"step": 1, "loss": float("nan")})
+    files.append_lines(path, [{"step": 0}, {"step": 1, "loss": float("nan")}])
     with path.open("ab") as file:
         file.write(b'{"step": 2, "lo')  # as a kill leaves it
-    files.append_line(path, {"step": 3})
+    files.append_lines(path, [{"step": 3}])
     lines = path.read_text().splitlines()
-    assert json.loads(lines[0]) == {"step": 1, "loss": None}
-    assert json.loads(lines[2]) == {"step": 3}
+    assert [json.loads(line) for line in lines[:2]] == [{"step": 0}, {"step": 1, "loss": None}]
+    assert len(lines) == 4 and json.loads(lines[3]) == {"step": 3}
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
@@ -80,7 +80,7 @@ def test_an_interrupt_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("write", [files.write_json, files.append_line])
+@pytest.mark.parametrize("write", [files.write_json, files.append_lines])
 def test_a_path_below_a_file_is_named(tmp_path, write):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/below/x\.json"):

@@ -27,6 +27,7 @@ def test_a_run_leaves_all_that_it_should(finished):
     names = {path.name for path in work.iterdir()}
     assert names == {
         *("config.json", "environment.json", "checkpoints", "metrics.jsonl", "fit.json"),
+        "tensorboard",
         *("calibration.json", "results.json", "scores.csv", "figures", "report.html"),
     }
     results = json.loads((work / "results.json").read_text())

@@ -45,15 +45,44 @@ PATCHES = {  # small enough for a test; more slots than atoms, so that there is 
 }
 CHANNELWISE = {"patch_size": 3, "stride": 1, "atoms": 2}
 EXEMPLARS = {"atoms": 24}  # of 128 patches: the dictionary fills up
+WHOLE = {"tile": ()}
 SMALL = {  # what makes each config small: a new config or variant needs a line here
+    "ae_bce:driver": {},
+    "ae_bce:ham10000": {},
+    "ae_bce:ham10000_lesion": {},
+    "ae_l2:elpv": {"tile": (16, 16)},
+    "ae_l2:generated": {"tile": (16, 16)},
+    "ae_l2:magnetic_tile": {"tile": (16, 16)},
+    "ae_ssim:elpv": WHOLE,
+    "ae_ssim:generated": WHOLE,
+    "ae_ssim:magnetic_tile": WHOLE,
+    "anogan:elpv": {},
+    "anogan:generated": {},
+    "anogan:magnetic_tile": {},
     "base": PATCHES,
+    "cae:driver": {},
+    "cae:ham10000": {},
+    "cae:ham10000_lesion": {},
+    "cae_sparse:driver": {},
+    "cae_sparse:ham10000": {},
+    "cae_sparse:ham10000_lesion": {},
+    "entropy": {},
+    "mean_colour": {},
     "mlf_sc:as_described": CHANNELWISE | {"stride": 2, "nonzeros": 1},
     "mlf_sc:improved": EXEMPLARS,
     "mlf_sc:improved_efficientnet": EXEMPLARS,
     "mlf_sc:improved_resnet18": EXEMPLARS,
     "mlf_sc:published_code": CHANNELWISE | {"nonzeros": 1},
+    "pca": {"side": 24, "components": 6},
+    "pooled_features:ham10000": {},
+    "pooled_features:ham10000_conv1": {},
     "quickstart": EXEMPLARS,
+    "sparse_maps:lista": {},
+    "sparse_maps:spatial": {},
     "sparse_patches": PATCHES,
+    "vae:driver": {},
+    "vae:ham10000": {},
+    "vae:ham10000_lesion": {},
 }
 FEATURES = {  # the same for the features, where these need it; each layer costs a compilation
     "mlf_sc:as_described": {"layers": ("conv3_3",)},
@@ -61,9 +90,24 @@ FEATURES = {  # the same for the features, where these need it; each layer costs
     "mlf_sc:improved": {"crop": 0},  # maps are 4 x 4
     "mlf_sc:improved_efficientnet": {"layers": ("stage3",), "crop": 0},
     "mlf_sc:improved_resnet18": {"crop": 0},
+    "pooled_features:ham10000": {"layers": ("conv1", "layer1")},
     "quickstart": {"crop": 0},
 }
-SIZE, DEEP = 24, 64  # of images, the latter for networks
+DRAW_NOTHING = ("exemplar_coding", "entropy", "mean_colour", "pca", "pooled_features")
+ORDERLESS = ("entropy", "mean_colour")  # they see no shapes
+NETS = {  # networks that are trained, by method: thin, at a rate at which few steps do
+    "reconstruction": {"widths": (8, 16), "kernels": (4, 4), "strides": (2, 2), "latent": 16},
+    "anogan": {"widths": (8, 16), "latent": 4, "at_a_time": 4}
+    | {"search_steps": 30, "search_rate": 0.1, "search_starts": 4},
+}
+SPATIAL, LISTA = {"latent": 4}, {"widths": (16,), "kernels": (8,), "strides": (4,)}
+NET_FIELDS = {  # further ones of a config
+    "sparse_maps:lista": LISTA,
+    "sparse_maps:spatial": SPATIAL,
+}
+RATES = {"reconstruction": 5e-3, "anogan": 2e-3}
+STEPS, NET_STEPS = 6, 300  # of fitting; a network sees other images at each
+SIZE, DEEP, POWER = 24, 64, 32  # of images; for networks; for anogan, which wants powers of two
 THIN = {  # cheap networks of the same make
     "vgg16": partial(VGG16, widths=(4, 5, 6, 7, 8)),
     "resnet18": partial(ResNet18, widths=(4, 5, 6)),
@@ -101,8 +145,16 @@ def small(name: str, **fields) -> ConfigDict:
     config = get(variant) if variant else get()
     config.features.update(FEATURES.get(name, {}))
     size = SIZE if config.features.backbone == "pixels" else DEEP
+    size = POWER if config.method.name == "anogan" else size
     config.data.size = (size, size)
     config.method.update({**SMALL[name], **fields})
+    if config.method.name == "pca":
+        config.data.color = "grey"  # a ninth of the covariance
+    if config.method.name in NETS:
+        config.net.update(NETS[config.method.name] | NET_FIELDS.get(name, {}))
+        config.fit.learning_rate = RATES[config.method.name]
+        config.data.color = "grey"
+        config.net.penalty = 1e-3  # what differs in nothing else shares a fit
     return config
 
 
@@ -157,7 +209,9 @@ def fitted_to(fields: str, channels: int) -> Fit:
     maps = fit.look(fit.images(0))
     fit.state = jax.jit(method.init)(KEY, maps)
     fit.update = jax.jit(method.update)
-    for step in range(6):
+    net = config.method.name in NETS
+    for step in range(NET_STEPS if net else STEPS):
+        maps = fit.look(fit.images(100 + step)) if net else maps
         fit.state, fit.info = fit.update(jax.random.fold_in(KEY, step), fit.state, maps)
     fit.params = jax.jit(method.finish)(KEY, fit.state)
     fit.scoring = jax.jit(method.score)
@@ -166,8 +220,9 @@ def fitted_to(fields: str, channels: int) -> Fit:
 
 def fitted(name: str, channels: int = 0, **fields) -> Fit:
     config = small(name, **fields)
-    used = {section: config[section].to_dict() for section in ("features", "method")}
-    used["data"] = {"size": config.data.size}
+    used = {section: config[section].to_dict() for section in ("features", "method", "net")}
+    used["fit"] = {name: config.fit[name] for name in ("learning_rate", "weight_decay")}
+    used["data"] = {"size": config.data.size, "color": config.data.color}
     return fitted_to(json.dumps(used), channels or CHANNELS[config.data.color])
 
 
@@ -203,12 +258,12 @@ def test_state_keeps_its_shape(name):
 
 @EACH
 def test_fit_is_deterministic_and_follows_its_key(name):
-    """But where all patches are taken in their order, and nothing is drawn."""
+    """But where nothing is drawn."""
     fit = fitted(name)
     maps = fit.look(fit.images(0))
     same, _ = fit.update(KEY, fit.state, maps)
     assert_same_bits(fit.update(KEY, fit.state, maps)[0], same)
-    if small(name).method.name == "exemplar_coding":
+    if small(name).method.name in DRAW_NOTHING:
         return
     begun, other = (jax.jit(fit.method.init)(key, maps) for key in (KEY, jax.random.key(9)))
     assert any(
@@ -243,7 +298,8 @@ def test_eight_devices_score_as_one(name):
     fit = fitted(name)
     assert devices.mesh().size == 8
     images = fit.images(1)  # one each
-    apart = stages.scoring(fit.method)(devices.replicate(fit.params), images)
+    fit.spread = getattr(fit, "spread", None) or stages.scoring(fit.method)
+    apart = fit.spread(devices.replicate(fit.params), images)
     assert len(apart.image.sharding.device_set) == 8
     if small(name).method.name != "exemplar_coding":
         assert_same_bits(apart, fit.score(images))
@@ -262,18 +318,19 @@ def test_eight_devices_fit_as_one(name, monkeypatch):
     shared = fit.update(KEY, devices.replicate(state), devices.spread(maps))
     alone = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.local_devices()[:1])
     monkeypatch.setattr(devices, "mesh", lambda: alone)
-    by_one = jax.jit(lambda *batch: fit.method.update(*batch))(KEY, state, maps)
+    fit.alone = getattr(fit, "alone", None) or jax.jit(lambda *batch: fit.method.update(*batch))
+    by_one = fit.alone(KEY, state, maps)
     for leaf, other in zip(jax.tree.leaves(shared), jax.tree.leaves(by_one), strict=True):
         np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-3)
 
 
 @EACH
 def test_defects_score_higher(name):
-    """Random weights tell less: a bright block, and the mean over images, have to do there."""
+    """A bright block, the mean over images: where random weights, a search or a mean tell less."""
     fit = fitted(name)
     normal, third = fit.images(4), fit.size // 3
     good = fit.score(normal)
-    if fit.size == SIZE:
+    if fit.size == SIZE and small(name).method.name not in ORDERLESS:
         bad = fit.score(with_defects(normal))
         assert bad.image.min() > good.image.max()
         inside = bad.map[:, 10:14, 10:14].mean((1, 2))
@@ -295,7 +352,8 @@ def test_training_images_are_reconstructed(name):
     images = fit.images(0)
     found = jax.jit(fit.method.reconstruct)(fit.params, fit.look(images))
     assert found.shape == images.shape
-    assert np.mean((found - images) ** 2) < 0.1 * images.var()
+    near = 0.4 if small(name).method.name == "anogan" else 0.1  # a search comes near, no more
+    assert np.mean((found - images) ** 2) < near * images.var()
     shifted = np.mean((found - np.roll(images, 1, axis=1)) ** 2)
     assert shifted > 0.3 * images.var()  # and it is these images, not any
 

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from launching import contents, learning_toy, toy_config
@@ -10,13 +11,18 @@ from PIL import Image
 
 from sparse_ad import methods, stages, train
 from sparse_ad.errors import UserError
-from sparse_ad.metrics_log import MetricsLog
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
+def config(tmp_path, monkeypatch, request):
     monkeypatch.setitem(methods.METHODS, "toy", lambda *_: learning_toy())
-    return toy_config(tmp_path)
+    config = toy_config(tmp_path)
+    config.fit.resident_gb = getattr(request, "param", 2.0)
+    return config
+
+
+# Images that stay on the devices, or are streamed.
+BOTH = pytest.mark.parametrize("config", [2.0, 0.0], ids=("resident", "streamed"), indirect=True)
 
 
 @pytest.fixture
@@ -39,6 +45,7 @@ def work(tmp_path):
         ("fit.batch_size", 12, "fit.batch_size = 12.* not divisible by the 8 devices"),
         ("fit.batch_size", 0, "fit.batch_size = 0"),
         ("fit.checkpoint_seconds", -1.0, "fit.checkpoint_seconds = -1.0"),
+        ("fit.resident_gb", -1.0, "fit.resident_gb = -1.0"),
         ("evaluation.batch_size", 12, "evaluation.batch_size = 12.* not divisible"),
         ("evaluation.false_alarm_rate", 1.0, "evaluation.false_alarm_rate = 1.0"),
         ("evaluation.max_unreadable", -0.1, "evaluation.max_unreadable = -0.1"),
@@ -147,34 +154,63 @@ def test_masks_that_mark_nothing_are_left_out(config, work, tmp_path):
     assert without["left_out"] == 1 and without["images"] == 1
 
 
-def test_a_value_that_is_not_finite_names_the_step(config, work, monkeypatch):
-    def update(key, state, images):
-        return state * np.inf, {"loss": (state * np.inf).sum()}
+def doubling(told: bool):
+    """A detector whose state grows beyond all numbers, of which it tells, or does not."""
 
-    broken = learning_toy()._replace(update=update)
-    monkeypatch.setitem(methods.METHODS, "toy", lambda *_: broken)
-    with pytest.raises(UserError, match="step 1: loss is inf"):
+    def update(key, state, maps):
+        state = state * 1e15
+        return state, {"loss": state.sum() if told else jnp.zeros(())}
+
+    return lambda *_: learning_toy()._replace(update=update)
+
+
+@BOTH
+@pytest.mark.parametrize("between", [0.0, 1000.0])
+def test_a_value_that_is_not_finite_names_the_first_step(config, work, monkeypatch, between):
+    monkeypatch.setitem(methods.METHODS, "toy", doubling(told=True))
+    config.fit.update(passes=40.0, checkpoint_seconds=between)
+    with pytest.raises(UserError, match=r"step 3: loss is inf; lower fit\.learning_rate"):
         stages.fit(config, work)
-    assert not list((work / "checkpoints").iterdir())
+    assert len((work / "metrics.jsonl").read_text().splitlines()) == 2
+    assert {path.name for path in (work / "checkpoints").iterdir()} <= {"1", "2"}
+    with pytest.raises(UserError, match="step 3: loss is inf"):  # and again
+        stages.fit(config, work)
 
 
+@BOTH
+def test_a_state_that_is_not_finite_is_not_saved(config, work, monkeypatch):
+    monkeypatch.setitem(methods.METHODS, "toy", doubling(told=False))
+    with pytest.raises(UserError, match="step 3: state is no longer finite; lower"):
+        stages.fit(config, work)
+    assert {path.name for path in (work / "checkpoints").iterdir()} == {"1", "2"}
+
+
+@BOTH
 def test_a_resumed_fit_ends_with_the_same_bits(config, work, tmp_path, monkeypatch):
+    config.fit.passes = 12.0
     stages.fit(config, tmp_path / "straight")
-    real, calls = train.spread, []
+    real, calls = train.steps_of, []
 
-    def fail(images):
-        calls.append(1)
-        if len(calls) == 3:
-            raise UserError("stop here")
-        return real(images)
+    def failing(*args):
+        source = real(*args)
 
-    monkeypatch.setattr(train, "spread", fail)
+        def advance(*place):
+            calls.append(1)
+            if len(calls) == 3:
+                raise UserError("stop here")
+            return source.advance(*place)
+
+        return source._replace(advance=advance)
+
+    monkeypatch.setattr(train, "steps_of", failing)
     with pytest.raises(UserError, match="stop here"):
         stages.fit(config, work)
-    assert (work / "checkpoints" / "1").is_dir() and not (work / "fit.json").exists()
+    assert (work / "checkpoints" / "2").is_dir() and not (work / "fit.json").exists()
+    config.fit.checkpoint_seconds = 1000.0  # from here on many steps a call
     stages.fit(config, work)
-    for name in ("metrics.jsonl", "config.json"):
-        assert (work / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+    assert len((work / "metrics.jsonl").read_text().splitlines()) == 6
+    one, other = (each / "metrics.jsonl" for each in (work, tmp_path / "straight"))
+    assert one.read_bytes() == other.read_bytes()
     method = learning_toy()
     one, other = (train.load(method, config, each) for each in (work, tmp_path / "straight"))
     assert one["mean"].tobytes() == other["mean"].tobytes()
@@ -189,20 +225,12 @@ def test_a_finished_fit_is_left_alone(config, work):
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*")} == times
 
 
-@pytest.mark.parametrize("damage", ['{"step": 3, "lo', "not json\n", "[1]\n", '{"step": "x"}\n'])
-def test_a_log_cut_in_mid_line_is_mended(tmp_path, damage):
-    path = tmp_path / "metrics.jsonl"
-    lines = ['{"step": 1, "loss": 0.1}\n', '{"step": 2, "loss": 0.30000000000000004}\n']
-    path.write_text("".join(lines) + damage)
-    log = MetricsLog(path, 2)
-    assert path.read_text() == "".join(lines) and log.last == {"loss": 0.30000000000000004}
-    log.add(3, {"loss": np.float32(0.5)})
-    log.flush()
-    assert path.read_text() == "".join(lines) + '{"step": 3, "loss": 0.5}\n'
-
-
-def test_a_log_that_misses_steps_is_told_of(tmp_path, caplog):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 0.1}\n{"st')
-    MetricsLog(path, 3)
-    assert "2 of 3 steps are missing" in caplog.text
+def test_both_ways_fit_alike(config, work, tmp_path):
+    """Another program, so to the rounding of float32."""
+    stages.fit(config, work)
+    config.fit.resident_gb = 0.0
+    stages.fit(config, tmp_path / "streamed")
+    one, other = (
+        train.load(learning_toy(), config, each) for each in (work, tmp_path / "streamed")
+    )
+    np.testing.assert_allclose(one["mean"], other["mean"], rtol=1e-6, atol=1e-6)

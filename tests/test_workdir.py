@@ -11,7 +11,7 @@ from launching import contents, learning_toy, toy_config
 
 from sparse_ad import methods, stages, workdir
 from sparse_ad.errors import UserError
-from sparse_ad.files import append_line
+from sparse_ad.files import append_lines
 
 
 @pytest.fixture
@@ -129,7 +129,8 @@ def test_a_disk_with_hardly_any_room(config, work, monkeypatch):
 @pytest.mark.parametrize(
     ("place", "named", "kept"),
     [
-        ("sparse_ad.train.spread", "metrics.jsonl|checkpoints", set()),
+        ("sparse_ad.metrics_log.append_lines", "metrics.jsonl|checkpoints", set()),
+        ("sparse_ad.event_log.explained", "tensorboard|checkpoints", set()),
         ("sparse_ad.train._position", "checkpoint of step", set()),
         ("sparse_ad.evaluate.calibrate", "calibration.json", {"fit.json"}),
         ("sparse_ad.stages.gather_pictures", "figures/", {"calibration.json"}),
@@ -146,7 +147,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on(
 
         def full(*args, **kwargs):
             calls.append(1)
-            if len(calls) == (3 if "train" in place else 1):
+            if len(calls) == (3 if "train" in place or "log" in place else 1):
                 fill(small_disk)
             return function(*args, **kwargs)
 
@@ -255,10 +256,10 @@ def test_a_kill_between_a_new_threshold_and_its_calibration(config, work):
 
 def test_a_line_that_does_not_fit_leaves_no_part(small_disk):
     path = small_disk / "metrics.jsonl"
-    append_line(path, {"step": 1})
+    append_lines(path, [{"step": 1}])
     (small_disk / "room").write_bytes(bytes(4096))
     fill(small_disk)
     (small_disk / "room").unlink()
     with pytest.raises(UserError, match="No space left"):
-        append_line(path, {"step": "x" * 20000})
+        append_lines(path, [{"step": 2}, {"step": "x" * 20000}])
     assert path.read_text() == '{"step": 1}\n'

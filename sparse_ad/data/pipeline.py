@@ -1,11 +1,12 @@
 """Grain pipelines: examples to batches of decoded images."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import grain
 import numpy as np
+from jaxtyping import Float
 
 from sparse_ad.data.decode import CHANNELS, decode, decode_mask, image_shape
 from sparse_ad.errors import UserError, require
@@ -27,13 +28,11 @@ class _Record(NamedTuple):
 
 
 def training_batches(
-    examples: Sequence[Example], config, batch_size: int, seed: int
+    examples: Sequence[Example], config, batch_size: int, seed: int, first: int = 0
 ) -> grain.DatasetIterator[Batch]:
-    """Returns an endless iterator over full batches, reshuffled in every epoch.
+    """Returns an endless iterator over full batches, in `training_order`, from batch `first` on.
 
-    Batches straddle epochs (and repeat images where there are fewer than `batch_size`). The order
-    depends on `seed` and the examples alone. `get_state()` and `set_state()` of the iterator give
-    and take its position, a small dict: a resumed iterator goes on with exactly the same batches.
+    Batches straddle epochs (and repeat images where there are fewer than `batch_size`).
     `config` is the `data` part of a config (size, color, workers).
     Raises UserError, on construction or while iterating, for a file that cannot be read.
     """
@@ -41,10 +40,29 @@ def training_batches(
     read = functools.partial(_read_strictly, examples, config)
     if len(examples) * _image_bytes(config) <= CACHE_BYTES:
         read = functools.cache(read)
+    order = training_order(len(examples), seed).slice(slice(first * batch_size, None))
+    return iter(_batch(order.map(read), config, batch_size))
+
+
+def training_order(count: int, seed: int) -> grain.MapDataset[int]:
+    """Returns the endless order in which `count` images are trained on, anew in every epoch.
+
+    order[place] is the index of an image; it depends on `count` and `seed` alone.
+    """
     # Grain adds the epoch to the seed, so plain neighbouring seeds would share their epochs.
     shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    dataset = grain.MapDataset.range(len(examples)).shuffle(seed=shuffle_seed).repeat().map(read)
-    return iter(_batch(dataset, config, batch_size))
+    return grain.MapDataset.range(count).shuffle(seed=shuffle_seed).repeat()
+
+
+def decoded_images(examples: Sequence[Example], config) -> Iterator[Float[np.ndarray, "h w c"]]:
+    """Yields the images of the examples in order, decoded in threads.
+
+    Raises: UserError for a file that cannot be read.
+    """
+    _check(examples, 1)
+    dataset = grain.MapDataset.range(len(examples))
+    records = _read_ahead(dataset.map(functools.partial(_read_strictly, examples, config)), config)
+    return (record.image for record in records)
 
 
 def scoring_batches(examples: Sequence[Example], config, batch_size: int) -> Iterable[Batch]:
@@ -68,11 +86,16 @@ def _image_bytes(config) -> int:
 
 
 def _batch(dataset: grain.MapDataset, config, batch_size: int) -> grain.IterDataset[Batch]:
-    """Decodes in threads, and bounds by bytes how far they run ahead."""
-    ahead = min(2 * batch_size, max(PREFETCH_BYTES // _image_bytes(config), config.workers, 1))
-    options = grain.ReadOptions(num_threads=config.workers, prefetch_buffer_size=ahead)
     collate = functools.partial(_collate, batch_size)
-    return dataset.to_iter_dataset(options).batch(batch_size, batch_fn=collate)
+    records = _read_ahead(dataset, config, 2 * batch_size)
+    return records.batch(batch_size, batch_fn=collate)
+
+
+def _read_ahead(dataset: grain.MapDataset, config, most: int = 128) -> grain.IterDataset[_Record]:
+    """Decodes in threads, and bounds by bytes how far they run ahead."""
+    ahead = min(most, max(PREFETCH_BYTES // _image_bytes(config), config.workers, 1))
+    options = grain.ReadOptions(num_threads=config.workers, prefetch_buffer_size=ahead)
+    return dataset.to_iter_dataset(options)
 
 
 def _collate(batch_size: int, records: Sequence[_Record]) -> Batch:

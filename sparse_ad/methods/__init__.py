@@ -2,22 +2,38 @@
 
 from sparse_ad.errors import require_choice
 from sparse_ad.features.pyramid import features
+from sparse_ad.methods.anogan import anogan
+from sparse_ad.methods.described import entropy, mean_colour, pooled_features
 from sparse_ad.methods.exemplar_coding import exemplar_coding
 from sparse_ad.methods.mlf_sc import mlf_sc
 from sparse_ad.methods.patchwise import patchwise
+from sparse_ad.methods.pca import pca
+from sparse_ad.methods.reconstruction import reconstruction
 from sparse_ad.methods.sparse_coding import sparse_coding
 from sparse_ad.methods.tiled import tiled, tiling
 from sparse_ad.types import Method
 
-METHODS = {  # name: build(config.method, features, (height, width)) -> detector
-    "sparse_coding": lambda config, *images: patchwise(sparse_coding(config), config, *images),
-    "exemplar_coding": lambda config, *images: patchwise(exemplar_coding(config), config, *images),
-    "mlf_sc": mlf_sc,
+
+def lifted(model):
+    """Returns the builder of the detector that applies a model of vectors to every patch."""
+    return lambda config, *images: patchwise(model(config.method), config.method, *images)
+
+
+METHODS = {  # name: build(config, features, (height, width)) -> detector
+    "sparse_coding": lifted(sparse_coding),
+    "exemplar_coding": lifted(exemplar_coding),
+    "mlf_sc": lambda config, *images: mlf_sc(config.method, *images),
+    "reconstruction": reconstruction,
+    "anogan": anogan,
+    "mean_colour": lambda config, *images: mean_colour(config.method, *images),
+    "entropy": lambda config, *images: entropy(config.method, *images),
+    "pca": lambda config, *images: pca(config.method, *images),
+    "pooled_features": lambda config, *images: pooled_features(config.method, *images),
 }
 
 
 def build(config) -> Method:
-    """Returns the detector that `config` (its `method`, `features` and `data` sections) describes.
+    """Returns the detector that `config` describes.
 
     Where `method.tile` is given, it is a detector of tiles, lifted by `tiled` to the whole images.
 
@@ -27,8 +43,8 @@ def build(config) -> Method:
     require_choice("method.name", config.method.name, METHODS)
     shape, tile = tuple(config.data.size), tuple(config.method.tile)
     if not tile:
-        return METHODS[config.method.name](config.method, features(config.features, shape), shape)
+        return METHODS[config.method.name](config, features(config.features, shape), shape)
     tiling(shape, tile, config.method.tile_overlap)  # must fit before anything is built for it
     seen = features(config.features, tile, "method.tile")
-    method = METHODS[config.method.name](config.method, seen, tile)
+    method = METHODS[config.method.name](config, seen, tile)
     return tiled(method, shape, tile, config.method.tile_overlap)

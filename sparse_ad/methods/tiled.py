@@ -69,6 +69,9 @@ def tiled(method: Method, shape: Shape, tile: Shape, overlap: float) -> Method:
             for layer, each in method.explain(params, tiles).items()
         }
 
+    def latent_one(params: Params, tiles: Maps) -> Float[Array, " l"]:
+        return method.latent(params, tiles).ravel()
+
     def one_by_one(function):
         return lambda params, maps: for_each(partial(function, params), maps)
 
@@ -81,6 +84,7 @@ def tiled(method: Method, shape: Shape, tile: Shape, overlap: float) -> Method:
         reconstruct=one_by_one(reconstruct_one) if method.reconstruct else None,
         atoms=method.atoms,
         explain=one_by_one(explain_one) if method.explain else None,
+        latent=one_by_one(latent_one) if method.latent else None,
     )
 
 
@@ -134,7 +138,8 @@ def features_of_tiles(features: Features, cuts: Tiling) -> Features:
         stack = np.stack if on_host else jnp.stack
         return jax.tree.map(lambda *leaves: stack(leaves, axis=1), *parts)
 
-    return Features(extract, f"{features.identity}, tiles of {cuts.tile} at {cuts.places.tolist()}")
+    identity = f"{features.identity}, tiles of {cuts.tile} at {cuts.places.tolist()}"
+    return Features(extract, identity, cheap=features.cheap)
 
 
 def as_images(maps: Maps) -> Maps:

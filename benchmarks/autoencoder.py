@@ -1,0 +1,209 @@
+"""The auto-encoder of configs/cae_sparse.py beside the same network in PyTorch.
+
+  python benchmarks/autoencoder.py [--repeats=5] [--batch=64] [--size=128] [--output=FILE]
+
+Both begin with the same weights, and must agree in outputs and in the loss after a step. Contenders
+take turns in one process; images a second are of medians, compilation apart. Training takes STEPS
+steps a call, ours in one compiled loop as the fit does; scoring takes a batch a call. PyTorch runs
+eagerly, in both of its memory layouts, on as many threads as there are cores, or on its GPU where
+JAX has one: pip install torch==2.13.0.
+
+Share of peak: the products' operations at this machine's rate of float32 products of 1024x256x256,
+which on a GPU is its rate in JAX's default precision.
+"""
+
+import importlib
+import math
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peers
+
+from sparse_ad import methods
+
+STEPS = 4
+LAYOUTS = {"torch, contiguous": "contiguous_format", "torch, channels last": "channels_last"}
+
+
+def config_of(size: int):
+    config = importlib.import_module("configs.cae_sparse").get_config("ham10000")
+    config.data.size = (size, size)
+    return config
+
+
+class Ours:
+    """Our detector, its compiled training and scoring."""
+
+    def __init__(self, config, images: np.ndarray):
+        self.method, self.maps = methods.build(config), jax.device_put({"pixels": images})
+        self.start = jax.jit(self.method.init)(jax.random.key(0), self.maps)
+        self.key, self.state = jax.random.key(1), self.start
+
+        def steps(state, maps, count):
+            def step(_, loop):
+                state, _ = loop
+                state, info = self.method.update(self.key, state, maps)
+                return state, info["loss"]
+
+            return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(())))
+
+        self.run = jax.jit(steps)
+        self.scoring, self.showing = jax.jit(self.method.score), jax.jit(self.method.reconstruct)
+
+    def train(self, count: int = STEPS):
+        self.state, loss = self.run(self.state, self.maps, count)
+        return loss
+
+    def score(self):
+        return self.scoring(self.method.finish(None, self.start), self.maps).image
+
+
+class Peer:
+    """The same network in PyTorch, from the same weights."""
+
+    def __init__(self, config, params, images: np.ndarray, layout: str):
+        import torch
+
+        self.torch, nn, net = torch, torch.nn, config.net
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        self.layout = getattr(torch, layout)
+        on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
+        self.device = "cuda" if on_gpu else "cpu"
+        depth, widths, slope = len(net.widths), list(net.widths), net.slope
+        side = config.data.size[0] // math.prod(net.strides)
+        grid = (widths[-1], side, side)
+        ends = list(zip([3, *widths[:-1]], widths, strict=True))
+        layers = []
+        for at, (ins, outs) in enumerate(ends):
+            layers.append(nn.Conv2d(ins, outs, 4, 2, 1, bias=at == 0))
+            layers += [nn.BatchNorm2d(outs)] * (at > 0) + [nn.LeakyReLU(slope)]
+        units = math.prod(grid)
+        middle = [nn.Flatten(), nn.Linear(units, net.latent), nn.Sigmoid()]
+        self.encoder = nn.Sequential(*layers, *middle)
+        layers = [nn.Linear(net.latent, units, bias=False), nn.Unflatten(1, grid)]
+        layers += [nn.BatchNorm2d(widths[-1]), nn.LeakyReLU(slope)]
+        for at, (outs, ins) in enumerate(reversed(ends)):
+            last = at == depth - 1
+            layers.append(nn.ConvTranspose2d(ins, outs, 4, 2, 1, bias=last))
+            layers += [nn.Tanh()] if last else [nn.BatchNorm2d(outs), nn.LeakyReLU(slope)]
+        self.decoder, self.penalty = nn.Sequential(*layers), net.penalty
+        self.load(params, grid)
+        both = nn.ModuleList([self.encoder, self.decoder])
+        self.both = both.to(self.device, memory_format=self.layout)
+        fit = config.fit
+        self.adam = torch.optim.Adam(both.parameters(), fit.learning_rate, (0.9, 0.999), 1e-8)
+        self.adam.param_groups[0]["weight_decay"] = fit.weight_decay
+        pixels = torch.tensor(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        self.pixels = pixels.to(self.device, memory_format=self.layout)
+
+    def load(self, params, grid: tuple[int, int, int]) -> None:
+        """Copies our weights; channels come first there, also where a grid is one long vector."""
+        channels, height, width = grid
+        places = np.arange(math.prod(grid)).reshape(height, width, channels)
+        order = places.transpose(2, 0, 1).ravel()
+        for ours, theirs in ((params["encoder"], self.encoder), (params["decoder"], self.decoder)):
+            convolutions = iter(range(99))
+            for layer in theirs:
+                name = type(layer).__name__
+                if getattr(layer, "bias", None) is not None:
+                    self.torch.nn.init.zeros_(layer.bias)  # as ours begin
+                if name in ("Conv2d", "ConvTranspose2d"):
+                    part = ours[f"Convolution_{next(convolutions)}"]
+                    self.put(layer.weight, np.asarray(part["kernel"]).transpose(3, 2, 0, 1))
+                elif name == "Linear":
+                    kernel = np.asarray(ours["Dense_0"]["kernel"])
+                    inward = len(kernel) == len(order)
+                    self.put(layer.weight, (kernel[order] if inward else kernel[:, order]).T)
+
+    def put(self, weight, values: np.ndarray) -> None:
+        weight.data = self.torch.tensor(np.ascontiguousarray(values))
+
+    def train(self, count: int = STEPS):
+        self.both.train()
+        target = 2.0 * self.pixels - 1.0
+        for _ in range(count):
+            self.adam.zero_grad()
+            code = self.encoder(target)
+            error = ((self.decoder(code) - target) ** 2).mean()
+            loss = error + self.penalty * code.abs().sum(1).mean()
+            loss.backward()
+            self.adam.step()
+        return loss.item()  # waits for the device
+
+    def score(self):
+        self.both.eval()
+        with self.torch.inference_mode():
+            target = 2.0 * self.pixels - 1.0
+            apart = (self.decoder(self.encoder(target)) - target) ** 2
+            return apart.mean((1, 2, 3)).cpu().numpy()
+
+
+def operations(config) -> float:
+    """Operations of the products of one image's way through the network, one multiply-add two."""
+    side, ins, total = config.data.size[0], 3, 0.0
+    for width in config.net.widths:
+        side //= 2
+        total += 16.0 * side**2 * ins * width
+        ins = width
+    return 4.0 * (total + side**2 * ins * config.net.latent)  # encoder and decoder
+
+
+def agree(ours: Ours, peer: Peer) -> None:
+    """Ends the program unless both score alike, and lose alike after some steps."""
+    score = np.abs(peer.score() / np.asarray(ours.score()) - 1).max()
+    loss = abs(peer.train(3) / float(ours.train(3)) - 1)
+    ours.state = ours.start
+    if max(score, loss) > 1e-3:
+        raise SystemExit(f"the networks differ: scores by {score:.1e}, losses by {loss:.1e}")
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__, "autoencoder")
+    parser.set_defaults(repeats=5)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--size", type=int, default=128)
+    options = parser.parse_args()
+    begin = time.monotonic()
+    config = config_of(options.size)
+    rng = np.random.default_rng(options.seed)
+    images = rng.random((options.batch, options.size, options.size, 3), np.float32)
+    contenders = {"ours": Ours(config, images)}
+    try:
+        for name, layout in LAYOUTS.items():
+            peer = Peer(config, contenders["ours"].start.params, images, layout)
+            agree(contenders["ours"], peer)
+            contenders[name] = peer
+    except ImportError:
+        print("PyTorch is not installed: ours alone")
+    rate, rows = peers.matmul_rate(), []
+    each = operations(config)  # a step: once forward, twice backward
+    for part, count, work in (
+        ("train", STEPS * options.batch, 3 * each),
+        ("score", options.batch, each),
+    ):
+        seconds = {name: [] for name in contenders}
+        for turn in range(options.repeats + 1):
+            for name, contender in contenders.items():
+                spent, _ = peers.seconds_of(getattr(contender, part))
+                seconds[name] += [spent] * (turn > 0)
+        for name, spent in seconds.items():
+            speed = count / float(np.median(spent))
+            row = {"part": part, "contender": name, "images/s": speed}
+            rows.append(row | {"share of peak": speed * work / rate})
+    peers.record(
+        options.output,
+        rows,
+        batch=options.batch,
+        size=options.size,
+        operations_per_image=each,
+        matmul_operations_per_second=rate,
+        threads=os.cpu_count(),
+        seconds=time.monotonic() - begin,
+    )
+
+
+if __name__ == "__main__":
+    main()
