@@ -101,7 +101,7 @@ def get_config() -> ConfigDict:
             "fit": {
                 "batch_size": 16,  # images a step
                 "learning_rate": 1e-4,  # of a network
-                "weight_decay": 1e-5,  # of a network: this share of a weight is added to its gradient
+                "weight_decay": 1e-5,  # of a network: this share of each weight joins its gradient
                 "passes": 4.0,  # over the training images
                 "checkpoint_seconds": 60.0,
                 "resident_gb": 2.0,  # decoded images kept on the devices; larger sets are streamed

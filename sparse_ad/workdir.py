@@ -12,7 +12,8 @@ from sparse_ad.errors import UserError
 from sparse_ad.files import read_json, write_json
 
 MISSING = object()
-SECTIONS = ("name", "seed", "data", "features", "method", "net", "fit", "evaluation")  # of every config
+# Those of every config:
+SECTIONS = ("name", "seed", "data", "features", "method", "net", "fit", "evaluation")
 CALIBRATION = ("threshold", "scale", "evaluation")  # of calibration.json
 FREE = ("evaluation",)  # sections that may change after fitting
 IMMATERIAL = (

@@ -157,14 +157,14 @@ def test_score_is_equation_1():
 
 
 def test_objective_is_the_loss():
-    """With a linear decoder and sums, that of the lasso of the codes found, times two."""
+    """Squares and norm of what the detector shows and codes; here they count alike."""
     fields = {"encoder": "lista", "kernels": (8, 1), "strides": (4, 1), "score": "objective"}
-    reductions = {"error_reduction": "sum", "penalty_reduction": "mean"}
+    reductions = {"error_reduction": "sum", "penalty_reduction": "mean", "penalty": 500.0}
     method, update, state = started(**fields, **reductions, **LINEAR)
     maps = maps_of()
     scores, shown, codes = look(method, state, maps)
     squares = ((maps["pixels"] - shown) ** 2).sum((1, 2, 3))
-    expected = squares + 0.01 * jnp.abs(codes).mean(1)
+    expected = squares + 500.0 * jnp.abs(codes).mean(1)
     np.testing.assert_allclose(scores.image, expected, rtol=1e-4)
     loss = update(KEY, state, maps)[1]["loss"]
     np.testing.assert_allclose(loss, scores.image.mean(), rtol=1e-4)  # no batch norm in it
