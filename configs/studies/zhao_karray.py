@@ -36,7 +36,8 @@ CHECKS = (
     ("entropy", "entropy", "entropy"),
 )
 FULL = ()  # the schedule of the configs
-REDUCED = ("fit.passes=10", "data.size=(64, 64)")
+# A rate of 1e-4 leaves so short a training unfinished: errors then still fall, all units are on.
+REDUCED = ("fit.passes=10", "fit.learning_rate=1e-3", "data.size=(64, 64)")
 BLOCKS = {
     "ham10000": (
         Block("paper", "HAM10000, split as published", ("data.split=paper",)),
@@ -44,7 +45,6 @@ BLOCKS = {
     ),
     "driver": (Block("drivers", "State Farm drivers, no driver on both sides"),),
 }
-SMALLER = {"ham10000": ("data.limit=1500",), "driver": ()}  # for all rows of the reduced ones
 
 
 def get_config(variant: str = "ham10000_reduced"):
@@ -56,10 +56,7 @@ def get_config(variant: str = "ham10000_reduced"):
     config.blocks = BLOCKS[data]
     config.rows = rows(data, schedule)
     config.common = (f"data.name={data}", "data.root={root}")
-    if schedule == REDUCED:
-        config.common += SMALLER[data]
-    else:
-        config.seeds = (0, 1, 2)
+    config.seeds = (0,) if schedule == REDUCED else (0, 1, 2)
     config.compare = (("cae_sparse", "cae"),)
     config.published.auroc = f"zhao_karray.image_auroc_{data}"
     return config
