@@ -186,7 +186,7 @@ def test_a_wrong_study_is_refused_before_its_first_cell(folder, tmp_path, fields
 def test_a_study_and_a_run_are_told_apart(folder):
     run = list_cells(make_study(folder), folder)[0].config
     with pytest.raises(
-        UserError, match=r"no study.*mvtec_textures\.py, sparsity\.py, zhao_karray\.py"
+        UserError, match=r"no study.*mvtec_textures\.py, reconstruction\.py, sparsity\.py"
     ):
         require_kind(run, study=True)
     with pytest.raises(UserError, match="--mode=study"):
