@@ -89,7 +89,6 @@ def improved_resnet18(config):
     """Ours, on layer3 of ResNet-18."""
     improved(config)
     config.features.update(backbone="resnet18", layers=("layer3",))
-    config.method.update(whitening=0.0)
 
 
 def improved_efficientnet(config):
