@@ -27,6 +27,7 @@ def render(results: Path) -> dict[str, str]:
         "studies": studies(results / "studies"),
         "speed": speed_table(results / "benchmarks" / "sparse_coding.json"),
         "mlf-sc-speed": parts_table(results / "benchmarks" / "mlf_sc.json"),
+        "autoencoder-speed": networks_table(results / "benchmarks" / "autoencoder.json"),
         "choice": choice_table(results / "benchmarks" / "choose_mlf_sc.json"),
         "memory": memory_table(results / "benchmarks" / "memory.json"),
         "learning": learning_table(results / "benchmarks" / "dictionary_learning.json"),
@@ -109,6 +110,21 @@ def parts_table(path: Path) -> str:
             ratio(each.get("over floor")),
             ratio(each.get("over features")),
             ratio(each.get("over ours")),
+        )
+        for each in read_json(path)["rows"]
+    ]
+    return table(head, rows)
+
+
+def networks_table(path: Path) -> str:
+    """Returns how many images a second an auto-encoder learns from and scores, and its peers."""
+    head = ("part", "contender", "images/s", "share of peak")
+    rows = [
+        (
+            each["part"],
+            each["contender"],
+            f"{each['images/s']:.1f}",
+            f"{each['share of peak']:.2f}",
         )
         for each in read_json(path)["rows"]
     ]

@@ -56,7 +56,11 @@ def auroc_of_blocks(record: dict[str, Any]) -> Table:
         figures = [record["summary"].get(block, {}).get(key, {}).get("all") for block in blocks]
         known = [figure["value"] for figure in figures if figure]
         mean = f"{np.mean(known):.3f}" if known and len(known) == len(blocks) else "–"
-        rows.append((row["title"], *(ours(figure, record) for figure in figures), mean))
+        shown = (
+            ours(figure, record) + mark(record, block, key)
+            for block, figure in zip(blocks, figures, strict=True)
+        )
+        rows.append((row["title"], *shown, mean))
         if key in published:
             shown = (theirs(published[key].get(block)) for block in (*blocks, "mean"))
             rows.append(("published", *shown))
@@ -85,15 +89,18 @@ def shares_of_blocks(record: dict[str, Any]) -> Iterator[Table]:
 def differences_of_kinds(record: dict[str, Any], block: str) -> Iterator[Table]:
     """Yields what each compared row gains, class by class, and what the paper says it does."""
     columns, published = kinds(record, block), record["published"].get("auroc", {})
+    rows = []
     for each in compared(record, block):
-        rows = [("ours", *(signed(each["auroc"].get(column)) for column in columns))]
+        gains = (signed(each["auroc"].get(column)) for column in columns)
+        rows.append((pair_title(record, each), *gains))
         if len(record["study"]["seeds"]) > 1:
             rows.append(("deviation", *(spread(each["auroc"].get(name)) for name in columns)))
         pair = [published.get(each[name]) for name in ("row", "less")]
         if all(pair):
             gains = (f"{pair[0][c] - pair[1][c]:+.2f}" if c in pair[0] else "–" for c in columns)
             rows.append(("published", *gains))
-        title = f"{record['blocks'][block]}: {pair_title(record, each)}, image AUROC"
+    if rows:
+        title = f"{record['blocks'][block]}: differences of image AUROC"
         yield Table(title, ("", *map(str.upper, columns)), rows)
 
 

@@ -13,6 +13,8 @@ from sklearn.linear_model import Lasso, LassoLars, orthogonal_mp
 from sparse_ad.errors import UserError
 from sparse_ad.sparse import tiny
 from sparse_ad.sparse.tiny import (
+    SWEEPS,
+    learning_solver,
     squared_error,
     tiny_exact_l0,
     tiny_lasso,
@@ -297,3 +299,19 @@ def test_the_named_solver_is_built(name):
     args = problem(dictionary(0.6), signals(3))
     expected = {"lasso": lasso(), "omp": greedy(2), "exact_l0": exact(2)}[name](*args)
     np.testing.assert_allclose(jax.jit(solve)(*args).code, expected.code, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["lasso", "omp", "exact_l0"])
+def test_learning_codes_as_scoring_does_but_for_what_five_sweeps_leave(solver):
+    fields = {"solver": solver, "atoms": ATOMS, "nonzeros": 3, "penalty": PENALTY}
+    config = ConfigDict(fields | {"max_steps": 500, "tolerance": TOLERANCE})
+    parts = problem(dictionary(0.3), signals())
+    exactly, roughly = (make(config)(*parts) for make in (tiny_solver, learning_solver))
+    if solver != "lasso":
+        np.testing.assert_array_equal(exactly.code, roughly.code)
+        return
+    settled = np.asarray(roughly.gap) <= TOLERANCE
+    assert settled.mean() > 0.8
+    np.testing.assert_allclose(roughly.code[:, settled], exactly.code[:, settled], atol=1e-3)
+    few = lasso(SWEEPS)(*parts)
+    np.testing.assert_allclose(roughly.code, few.code, atol=1e-6)
