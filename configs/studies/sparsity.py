@@ -13,7 +13,7 @@ pca                a linear code of as many numbers, which is the check that all
 
 COMMAND  python launch.py --mode=study --config=configs/studies/sparsity.py
          --config.root=DIR --record=results/studies/sparsity.json
-MINUTES  on 2 cores: about 15
+MINUTES  on 2 cores: 8
 
 Published: CAE 0.68, CAE + sparse 0.72, on another split.
 Ours: results/studies, shown in the README.
