@@ -5,8 +5,6 @@ import pytest
 from sparse_ad import records
 from sparse_ad.errors import UserError
 
-MADE_WHILE_EDITING = ("memory.json",)  # their records say so; all others are of a clean tree
-
 
 def test_readme_is_rendered_from_the_records():
     page = (records.ROOT / "README.md").read_text("utf-8")
@@ -19,7 +17,7 @@ def test_every_record_says_where_it_comes_from():
     for path in paths:
         environment = records.read_json(path)["environment"]
         assert environment["commit"]["id"], path
-        assert environment["commit"]["dirty"] is (path.name in MADE_WHILE_EDITING), path
+        assert environment["commit"]["dirty"] is False, path
         assert environment["versions"]["jax"], path
         assert environment["device"]["platform"], path
         assert environment["command"], path
