@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparse_ad.errors import require, require_choice
 from sparse_ad.nets.strided import Convolution, convolve, require_fit, transposed
+from sparse_ad.sparse.lasso import soft_threshold
 
 ENCODERS = ("blocks", "lista")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
 class Lista(nn.Module):
     """Images to a convolutional sparse code, by a few learned steps of shrinkage.
 
-        z <- shrink(z + E (x - D z), threshold),   from z = 0
+        z <- soft_threshold(z + E (x - D z), threshold),   from z = 0
 
     with E a convolution, D a transposed one, thresholds one for each channel of the code, all of
     them learned; in the beginning E = D^T, so that steps are ISTA's.
@@ -106,10 +106,10 @@ class Lista(nn.Module):
         encode, decode = (each.astype(blocks.dtype) for each in (analysis, synthesis))
         least = nn.softplus(threshold).astype(blocks.dtype)
         x = x.astype(blocks.dtype)
-        z = shrink(convolve(x, encode, stride), least)
+        z = soft_threshold(convolve(x, encode, stride), least)
         for _ in range(self.steps - 1):
             left = x - transposed(z, decode, stride)
-            z = shrink(z + convolve(left, encode, stride), least)
+            z = soft_threshold(z + convolve(left, encode, stride), least)
         return z
 
 
@@ -191,8 +191,3 @@ def activate(x: Array, blocks: Blocks, norm: bool, train: bool) -> Array:
             use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, dtype=blocks.dtype
         )(x)
     return nn.leaky_relu(x, blocks.slope)
-
-
-def shrink(z: Array, least: Array) -> Array:
-    """Returns z, each value nearer to zero by `least`, and zero where it was no farther away."""
-    return jnp.sign(z) * jax.nn.relu(jnp.abs(z) - least)
