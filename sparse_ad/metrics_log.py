@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +42,14 @@ class MetricsLog:
             log.warning("%s: %d of %d steps are missing", path, done - len(lines), done)
         self.last = _values(lines.get(done, {}))
 
-    def add(self, step: int, infos: Sequence[dict[str, Any]], count: int = 1) -> int:
+    def add(self, step: int, info: dict[str, Any], count: int = 1) -> int:
         """Takes in what `count` steps from `step` on measured, and writes what is pending.
 
-        Of one step or of several, [t], each; what there is beyond `count` is left out.
+        Of one step, or of several, [t]; what there is beyond `count` is left out.
         Returns how many steps were written, which are over. Raises: as `flush`.
         """
         written = self.flush()
-        self.pending = step, infos, count
+        self.pending = step, info, count
         return written
 
     def flush(self) -> int:
@@ -59,9 +58,8 @@ class MetricsLog:
         """
         if self.pending is None:
             return 0
-        (first, infos, count), self.pending = self.pending, None
-        infos = jax.device_get(infos)
-        columns = {name: np.hstack([each[name] for each in infos]) for name in infos[0]}
+        (first, info, count), self.pending = self.pending, None
+        columns = {name: np.atleast_1d(each) for name, each in jax.device_get(info).items()}
         lines = [
             {"step": first + row, **{name: float(column[row]) for name, column in columns.items()}}
             for row in range(count)

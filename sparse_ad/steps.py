@@ -31,7 +31,7 @@ class Steps(NamedTuple):
     first: Callable[[], Maps]  # what the state begins with: the first batch
     # (state, steps done, steps at most) -> state, info, steps taken. The old state is gone, and
     # nothing is waited for. Info is of one step, or of several, [t] or more: the rest says nothing.
-    advance: Callable[[State, int, int], tuple[State, list[Info], int]]
+    advance: Callable[[State, int, int], tuple[State, Info, int]]
 
 
 def steps_of(method: Method, config, examples: Sequence[Example], key: Key, done: int) -> Steps:
@@ -45,8 +45,7 @@ def steps_of(method: Method, config, examples: Sequence[Example], key: Key, done
         limit = min(config.fit.resident_gb * 1e9, room() / 2)
         held = hold_images(examples, config.data, limit)
         if held is not None:
-            # On CPUs XLA speeds the gradients of convolutions up outside of loops only: 40 times.
-            return resident_steps(method, config, held, key, jax.default_backend() != "cpu")
+            return resident_steps(method, config, held, key)
     return streamed_steps(method, config, examples, key, done)
 
 
@@ -65,41 +64,33 @@ def streamed_steps(method, config, examples: Sequence[Example], key: Key, done: 
     def advance(state: State, done: int, most: int):
         maps = spread(method.features.extract(next(batches).image))
         state, info = update(jax.random.fold_in(key, done), state, maps)
-        return state, [info], 1
+        return state, info, 1
 
     return Steps(first, advance)
 
 
-def resident_steps(method: Method, config, held: np.ndarray, key: Key, loop: bool) -> Steps:
+def resident_steps(method: Method, config, held: np.ndarray, key: Key) -> Steps:
     """Returns steps on images that every device holds: as many a call as are asked for.
 
-    However many these are, it is one compiled program, of one step or of a loop, and the same bits.
+    However many these are, it is one compiled loop, and the same bits.
     """
     order = training_order(len(held), config.seed)
     size = config.fit.batch_size
     images = replicate(held)
     look = jax.jit(partial(batch_of, method))
-    compiled = partial(jax.jit, donate_argnums=0, out_shardings=everywhere())
-    one, many = (compiled(partial(function, method)) for function in (take_step, take_steps))
+    take = jax.jit(partial(take_steps, method), donate_argnums=0, out_shardings=everywhere())
 
     def first() -> Maps:
         return look(images, places_of(order, 0, 1, size)[0])
 
     def advance(state: State, done: int, most: int):
-        infos = []
-        for place in places_of(order, done, most, size):
-            state, info = one(state, images, place, key, done + len(infos))
-            infos.append(info)
-        return state, infos, most
-
-    def advance_by_loop(state: State, done: int, most: int):
         taken = min(most, TURNS)
         places = np.zeros((TURNS, size), np.int32)
         places[:taken] = places_of(order, done, taken, size)
-        state, info = many(state, images, places, key, done, taken)
-        return state, [info], taken
+        state, info = take(state, images, places, key, done, taken)
+        return state, info, taken
 
-    return Steps(first, advance_by_loop if loop else advance)
+    return Steps(first, advance)
 
 
 def places_of(order, step: int, count: int, size: int) -> Int[np.ndarray, "count n"]:

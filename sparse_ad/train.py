@@ -131,8 +131,8 @@ def _go_on(
     with StopSignals() as stop, bar, closing(log.events):
         while place.step < steps and not stop.asked:
             most = min(pace.steps, steps - place.step)
-            state, infos, taken = source.advance(place.state, place.step, most)
-            pace.note(log.add(place.step + 1, infos, taken))
+            state, info, taken = source.advance(place.state, place.step, most)
+            pace.note(log.add(place.step + 1, info, taken))
             place = Place(place.step + taken, state, place.seconds)
             bar.update(taken)
             due = time.monotonic() - saved_at > between

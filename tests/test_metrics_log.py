@@ -23,7 +23,7 @@ def test_a_log_cut_in_mid_line_is_mended(tmp_path, damage):
     path.write_text("".join(lines) + damage)
     log = MetricsLog(path, 2)
     assert path.read_text() == "".join(lines) and log.last == {"loss": 0.30000000000000004}
-    log.add(3, [{"loss": np.float32(0.5)}])
+    log.add(3, {"loss": np.float32(0.5)})
     log.flush()
     assert path.read_text() == "".join(lines) + '{"step": 3, "loss": 0.5}\n'
 
@@ -71,9 +71,9 @@ def test_steps_of_a_call_are_lines_and_events(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path, 0)
     loss, share = np.float32([0.5, 0.25, 0.1, 9.0]), jnp.arange(4.0)
-    assert log.add(1, [{"loss": loss, "share": share}], 3) == 0  # not written yet
+    assert log.add(1, {"loss": loss, "share": share}, 3) == 0  # not written yet
     assert not path.exists()
-    assert log.add(4, [{"loss": np.float32(0.05), "share": 1.0}] * 2, 2) == 3
+    assert log.add(4, {"loss": np.full(2, 0.05, np.float32), "share": np.ones(2)}, 2) == 3
     log.sync()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines == read_metrics(path)
@@ -90,7 +90,7 @@ def test_a_resumed_log_shows_no_step_twice(tmp_path):
     for done, last in ((0, 5), (3, 4), (3, 8)):  # the second is killed before it gets further
         log = MetricsLog(tmp_path / "metrics.jsonl", done)
         for step in range(done + 1, last + 1):
-            log.add(step, [{"loss": np.float32(step)}])
+            log.add(step, {"loss": np.float32(step)})
         log.sync()
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 9))
     found = shown(tmp_path / "tensorboard")
@@ -100,7 +100,7 @@ def test_a_resumed_log_shows_no_step_twice(tmp_path):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_the_first_step_that_went_wrong_is_named_and_not_written(tmp_path, value):
     log = MetricsLog(tmp_path / "metrics.jsonl", 10)
-    log.add(11, [{"fine": np.ones(4), "loss": np.array([1.0, 2.0, value, value])}], 4)
+    log.add(11, {"fine": np.ones(4), "loss": np.array([1.0, 2.0, value, value])}, 4)
     with pytest.raises(UserError, match=r"step 13: loss is (nan|inf); lower fit.learning_rate"):
         log.sync()
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [11, 12]
@@ -108,7 +108,7 @@ def test_the_first_step_that_went_wrong_is_named_and_not_written(tmp_path, value
 
 def test_what_is_beyond_the_steps_of_a_call_may_be_anything(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl", 0)
-    log.add(1, [{"loss": np.array([1.0, np.nan])}], 1)
+    log.add(1, {"loss": np.array([1.0, np.nan])}, 1)
     assert log.flush() == 1
 
 

@@ -8,6 +8,7 @@ from jax import lax
 
 from configs.base import get_config
 from sparse_ad.errors import UserError
+from sparse_ad.nets import products
 from sparse_ad.nets.autoencoder import Blocks, Lista, auto_encoder
 from sparse_ad.nets.strided import Convolution, convolve, transposed
 
@@ -35,9 +36,11 @@ def run(net, images, train=False, shape=SHAPE, **more):
     return variables, code, shown
 
 
+@pytest.mark.parametrize("cache", [1e9, 1.0])
 @pytest.mark.parametrize(("size", "stride"), SHAPES)
-def test_products_are_convolutions(size, stride):
-    """Values and gradients, to the order of float32 sums; `transposed` is the adjoint."""
+def test_products_are_convolutions(size, stride, cache, monkeypatch):
+    """Values and gradients, of all images at a time or of one; `transposed` is the adjoint."""
+    monkeypatch.setattr(products, "CACHE", cache)
     x, y = drawn(2, 12, 24, 5), drawn(2, 12 // stride, 24 // stride, 7, seed=1)
     kernel = drawn(size, size, 5, 7, seed=2) / size
 

@@ -41,15 +41,9 @@ def take(source, lengths):
     for length in lengths:
         state, found, taken = source.advance(state, done, length)
         assert taken == length
-        infos += np.hstack([each["mean"] for each in found])[:taken].tolist()
+        infos += found["mean"][:taken].tolist()
         done += taken
     return np.asarray(state), infos
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=("single", "loop"))
-def loop(request):
-    """Whether many steps are one program."""
-    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +52,8 @@ def held():
 
 
 @pytest.fixture(scope="module")
-def source(held, loop):
-    return resident_steps(learning_toy(), make(), held, KEY, loop)
+def source(held):
+    return resident_steps(learning_toy(), make(), held, KEY)
 
 
 def test_any_number_of_steps_a_call_gives_the_same_bits(source):
@@ -88,39 +82,35 @@ def test_both_ways_see_the_same_batches(done):
     np.testing.assert_array_equal(places_of(order, done, 9, 4), expected)
 
 
-def test_one_device_is_eight(source, held, loop, monkeypatch):
+def test_one_device_is_eight(source, held, monkeypatch):
     """To the order of float32 sums."""
     expected = take(source, [6])
     assert mesh().size == 8
     alone = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.local_devices()[:1])
     monkeypatch.setattr(devices, "mesh", lambda: alone)
-    found = take(resident_steps(learning_toy(), make(), held, KEY, loop), [6])
+    found = take(resident_steps(learning_toy(), make(), held, KEY), [6])
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
-def test_each_device_works_on_its_share(held, loop):
+def test_each_device_works_on_its_share(held):
     seen = []
 
     def update(key, state, maps):
         jax.debug.inspect_array_sharding(maps["pixels"], callback=seen.append)
         return state, {"mean": maps["pixels"].mean()}
 
-    take(resident_steps(learning_toy()._replace(update=update), make(), held, KEY, loop), [2])
+    take(resident_steps(learning_toy()._replace(update=update), make(), held, KEY), [2])
     assert {each.shard_shape((8, SIZE, SIZE, 1)) for each in seen} == {(1, SIZE, SIZE, 1)}
 
 
-def test_tiles_are_cut_from_images_on_the_device(held, loop):
+def test_tiles_are_cut_from_images_on_the_device(held):
     """As from decoded ones: the same steps, to the rounding of float32."""
     method, config = tiled(learning_toy(), (SIZE, SIZE), (16, 16), 0.25), make()
     assert method.features.cheap
-    found = [
-        take_tiles(kind(method, config, *rest), method)
-        for kind, rest in (
-            (resident_steps, (held, KEY, loop)),
-            (streamed_steps, (IMAGES, KEY, 0)),
-        )
-    ]
+    held_steps = resident_steps(method, config, held, KEY)
+    streamed = streamed_steps(method, config, IMAGES, KEY, 0)
+    found = [take_tiles(source, method) for source in (held_steps, streamed)]
     np.testing.assert_allclose(*found, rtol=1e-6)
 
 

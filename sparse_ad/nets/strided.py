@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparse_ad.errors import require
+from sparse_ad.nets import products
 
 
 def convolve(
@@ -18,57 +19,44 @@ def convolve(
 ) -> Float[Array, "n h/stride w/stride o"]:
     """Returns the cross-correlation of x with a kernel, padded by k - stride zeros in all.
 
-    On CPUs as one matrix product: their convolutions run on one core within a compiled loop, and
-    gradients of strided ones are slow everywhere. `by_products` overrides the choice.
+    On CPUs by matrix products (see nets/products.py); `by_products` overrides the choice.
 
     Errors: UserError where stride does not divide the kernel's side, or the sides of x.
     """
-    size, (height, width) = kernel.shape[0], x.shape[1:3]
-    require_fit(size, stride, (height, width))
-    before, after = (size - stride) // 2, (size - stride + 1) // 2
-    if by_products is None:
-        by_products = jax.default_backend() == "cpu"
-    if not by_products:
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            ((before, after),) * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-    padded = jnp.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
-    cells = to_depth(padded, stride)  # of which a kernel covers so many:
-    cover, down, across = size // stride, height // stride, width // stride
-    shifts = [(i, j) for i in range(cover) for j in range(cover)]
-    seen = jnp.concatenate([cells[:, i : i + down, j : j + across] for i, j in shifts], axis=-1)
-    rows = kernel.reshape(cover, stride, cover, stride, -1, kernel.shape[-1])
-    rows = rows.transpose(0, 2, 1, 3, 4, 5).reshape(-1, kernel.shape[-1])
-    return (seen.reshape(-1, len(rows)) @ rows).reshape(-1, down, across, kernel.shape[-1])
+    size = len(kernel)
+    require_fit(size, stride, x.shape[1:3])
+    if on_cpu() if by_products is None else by_products:
+        return products.convolve(x, kernel, stride)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        (products.margins(size, stride),) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def transposed(
-    x: Float[Array, "n h w c"],
+    y: Float[Array, "n h w c"],
     kernel: Float[Array, "k k o c"],
     stride: int,
     by_products: bool | None = None,
 ) -> Float[Array, "n h*stride w*stride o"]:
     """Returns the transpose, as a linear map, of `convolve` with the same kernel."""
-    n, height, width, _ = x.shape
+    n, height, width, _ = y.shape
     larger = (n, height * stride, width * stride, kernel.shape[2])
+    require_fit(len(kernel), stride, larger[1:3])
+    if on_cpu() if by_products is None else by_products:
+        return products.transposed(y, kernel, stride)
 
-    def forward(y):
-        return convolve(y, kernel, stride, by_products)
+    def forward(x):
+        return convolve(x, kernel, stride, by_products)
 
-    return jax.linear_transpose(forward, jax.ShapeDtypeStruct(larger, x.dtype))(x)[0]
+    return jax.linear_transpose(forward, jax.ShapeDtypeStruct(larger, y.dtype))(y)[0]
 
 
-def to_depth(x: Float[Array, "n h w c"], block: int) -> Float[Array, "n h/block w/block d"]:
-    """Returns blocks of pixels as the channels of one: d = block * block * c."""
-    n, height, width, channels = x.shape
-    if block == 1:
-        return x
-    cells = x.reshape(n, height // block, block, width // block, block, channels)
-    return cells.transpose(0, 1, 3, 2, 4, 5).reshape(n, height // block, width // block, -1)
+def on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 def require_fit(size: int, stride: int, sides: tuple[int, int]) -> None:

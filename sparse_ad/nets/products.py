@@ -1,0 +1,125 @@
+"""Strided convolutions and their gradients as matrix products, of a few images at a time.
+
+On CPUs XLA takes convolutions within a compiled loop on one core, and is slow at the gradients of
+strided ones everywhere; patches of a whole batch, laid out as a matrix, go to memory and back. So
+few images at a time that their patches stay in the cache make all three products a processor's
+fastest work: values, and the gradients by what comes in and by the kernel.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+CACHE = 8e6  # bytes of patches at a time, about a core's second level of cache and its share beyond
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(
+    x: Float[Array, "n h w c"], kernel: Float[Array, "k k c o"], stride: int
+) -> Float[Array, "n h/stride w/stride o"]:
+    """Returns the cross-correlation of x with a kernel, padded by k - stride zeros in all."""
+    rows = kernel.reshape(-1, kernel.shape[-1])
+
+    def values(some):
+        return patches(some, len(kernel), stride) @ rows
+
+    return over_blocks(values, (x,), x.size * (len(kernel) / stride) ** 2)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def transposed(
+    y: Float[Array, "n h w o"], kernel: Float[Array, "k k c o"], stride: int
+) -> Float[Array, "n h*stride w*stride c"]:
+    """Returns the transpose, as a linear map, of `convolve` with the same kernel."""
+    rows = kernel.reshape(-1, kernel.shape[-1])
+
+    def overlaid(some):
+        n, height, width, _ = some.shape
+        larger = (n, height * stride, width * stride, kernel.shape[2])
+        look = partial(patches, size=len(kernel), stride=stride)
+        spread = jax.linear_transpose(look, jax.ShapeDtypeStruct(larger, some.dtype))
+        return spread(some @ rows.T)[0]
+
+    return over_blocks(overlaid, (y,), y.size / y.shape[-1] * len(rows))
+
+
+def kernel_gradient(
+    x: Float[Array, "n h w c"], y: Float[Array, "n i j o"], size: int, stride: int
+) -> Float[Array, "k k c o"]:
+    """Returns the gradient by the kernel of <convolve(x, kernel), y>."""
+
+    def summed(some, seen):
+        rows = patches(some, size, stride)
+        # this way round: with y as the second factor the product takes twice as long
+        return lax.dot_general(seen, rows, (((0, 1, 2),) * 2, ((), ())))
+
+    total = over_blocks(summed, (x, y), x.size * (size / stride) ** 2, add=True)
+    return total.T.reshape(size, size, x.shape[-1], y.shape[-1])
+
+
+def patches(x: Float[Array, "n h w c"], size: int, stride: int) -> Float[Array, "n i j d"]:
+    """Returns what each place of a kernel sees, in the kernel's own order: rows, columns, channels.
+
+    Columns of one stride lie side by side as they are, so that a patch is of few long pieces.
+    """
+    n, height, width, channels = x.shape
+    margin = margins(size, stride)
+    x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+    cover, down, across = size // stride, height // stride, width // stride
+    x = x.reshape(n, down + cover - 1, stride, across + cover - 1, stride * channels)
+    offsets = [(i, a, j) for i in range(cover) for a in range(stride) for j in range(cover)]
+    pieces = [x[:, i : i + down, a, j : j + across] for i, a, j in offsets]
+    return jnp.concatenate(pieces, axis=-1)
+
+
+def margins(size: int, stride: int) -> tuple[int, int]:
+    """Returns the zeros before and after each axis, such that it shrinks by the stride alone."""
+    return (size - stride) // 2, (size - stride + 1) // 2
+
+
+def over_blocks(function: Callable, arrays: tuple[Array, ...], patched: float, add: bool = False):
+    """Returns what a function of some images gives for all, a block of them at a time.
+
+    `patched`: numbers in the patches of all images. `add`: its results are summed.
+    """
+    n = len(arrays[0])
+    most = CACHE / (patched / n * arrays[0].dtype.itemsize)
+    block = max((d for d in range(1, n + 1) if n % d == 0 and d <= most), default=1)
+    if block == n:
+        return function(*arrays)
+    blocks = [array.reshape(-1, block, *array.shape[1:]) for array in arrays]
+    if not add:
+        found = lax.map(lambda each: function(*each), blocks)
+        return found.reshape(n, *found.shape[2:])
+    like = jax.eval_shape(function, *(each[0] for each in blocks))
+
+    def plus(total, each):
+        return total + function(*each), None
+
+    return lax.scan(plus, jnp.zeros(like.shape, like.dtype), blocks)[0]
+
+
+def convolve_forward(x, kernel, stride):
+    return convolve(x, kernel, stride), (x, kernel)
+
+
+def convolve_backward(stride, kept, y):
+    x, kernel = kept
+    return transposed(y, kernel, stride), kernel_gradient(x, y, len(kernel), stride)
+
+
+def transposed_forward(y, kernel, stride):
+    return transposed(y, kernel, stride), (y, kernel)
+
+
+def transposed_backward(stride, kept, x):
+    y, kernel = kept
+    return convolve(x, kernel, stride), kernel_gradient(x, y, len(kernel), stride)
+
+
+convolve.defvjp(convolve_forward, convolve_backward)
+transposed.defvjp(transposed_forward, transposed_backward)
