@@ -9,7 +9,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.metrics import roc_auc_score
 
-from sparse_ad.metrics import chunk_sizes, resample, undefined, weighted_auroc, with_interval
+from sparse_ad.errors import UserError
+from sparse_ad.metrics import (
+    chunk_sizes,
+    draw_images,
+    undefined,
+    weigh_levels,
+    weighted_auroc,
+    with_interval,
+)
 
 
 class Scored(NamedTuple):
@@ -17,18 +25,21 @@ class Scored(NamedTuple):
 
     path: np.ndarray  # n names
     kind: np.ndarray  # n names
+    group: np.ndarray  # n names: of the lesion, driver, item
     label: Int[np.ndarray, " n"]
     score: Float[np.ndarray, " n"]
 
 
 def read_scores(path: Path) -> Scored:
-    """Returns what a scores.csv says."""
+    """Returns what a scores.csv says. Errors: UserError where a column is missing."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    path, kind, label, score = (
-        np.array([row[name] for row in rows]) for name in ("path", "kind", "label", "score")
-    )
-    return Scored(path, kind, label.astype(int), score.astype(float))
+    lacking = [name for name in Scored._fields if rows and name not in rows[0]]
+    if lacking:
+        raise UserError(f"{path}: has no column {lacking[0]!r}; delete its folder, and run again")
+    columns = {name: np.array([row[name] for row in rows]) for name in Scored._fields}
+    numbers = {"label": columns["label"].astype(int), "score": columns["score"].astype(float)}
+    return Scored(**columns | numbers)
 
 
 def compare(
@@ -37,10 +48,9 @@ def compare(
     """Measures the AUROC of `these` less that of `those`, runs paired by seed, averaged over them.
 
     `kind`: the anomalous images that count; "all": every one. The interval is the percentile
-    bootstrap over test images, normal and anomalous apart: a draw counts an image equally often
-    for both detectors and in every seed that tests it, so that what they share cancels out. It
-    knows nothing of the chance in fitting, which `deviation` over seeds shows, and takes images
-    for independent, which those of one lesion or driver are not: there it is too narrow.
+    bootstrap over test images, those of a group together (see `draw_images`): a draw counts an
+    image equally often for both detectors and in every seed that tests it, so that what they share
+    cancels out. It knows nothing of the chance in fitting, which `deviation` over seeds shows.
 
     Returns: value, low, high, by_seed, deviation (of by_seed; None with one seed); values None,
     with the reason, where the runs saw different images or lack a class.
@@ -58,7 +68,7 @@ def compare(
             return undefined("a class is missing")
     by_seed = [roc_auc_score(a.label, a.score) - roc_auc_score(b.label, b.score) for a, b in pairs]
     samples = np.concatenate(list(_differences(pairs, resamples, seed)))
-    return with_interval(np.mean(by_seed), samples[np.isfinite(samples)]) | {
+    return with_interval(np.mean(by_seed), samples) | {
         "by_seed": [float(value) for value in by_seed],
         "deviation": deviation(by_seed),
     }
@@ -79,13 +89,13 @@ def _differences(pairs, resamples: int, seed: int):
     """Chunks of resampled differences [b], each the mean over the pairs."""
     rng = np.random.default_rng(seed)
     names, first = np.unique(np.concatenate([one.path for one, _ in pairs]), return_index=True)
-    labels = np.concatenate([one.label for one, _ in pairs])[first]
+    labels, groups = (
+        np.concatenate([getattr(one, name) for one, _ in pairs])[first]
+        for name in ("label", "group")
+    )
     places = [np.searchsorted(names, one.path) for one, _ in pairs]
     for size in chunk_sizes(resamples, len(names)):
-        weight = np.zeros((size, len(names)))
-        for label in (0, 1):
-            count = int((labels == label).sum())
-            weight[:, labels == label] = resample(np.arange(count), count, size, rng)
+        weight = draw_images(labels, groups, size, rng)
         yield np.mean(
             [
                 _auroc(one, weight[:, place]) - _auroc(other, weight[:, place])
@@ -97,12 +107,4 @@ def _differences(pairs, resamples: int, seed: int):
 
 def _auroc(run: Scored, weight: Float[np.ndarray, "b n"]) -> Float[np.ndarray, " b"]:
     """The AUROC where image i counts weight[i] times; NaN where a class has no weight."""
-    order = np.argsort(run.score, kind="stable")
-    ordered = run.score[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] > ordered[:-1]])  # of each level
-    normal, anomalous = (
-        np.add.reduceat(weight[:, order] * (run.label[order] == label), starts, axis=1)
-        for label in (0, 1)
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return weighted_auroc(normal, anomalous)
+    return weighted_auroc(*weigh_levels(run.label, run.score, weight))

@@ -19,7 +19,7 @@ from sparse_ad.scoring import (
 from sparse_ad.types import Example, Params, Splits
 from sparse_ad.workdir import environment_of
 
-Row = dict[str, Any]  # of scores.csv: path, kind, label, score, threshold, flagged
+Row = dict[str, Any]  # of scores.csv: path, kind, group, label, score, threshold, flagged
 NO_MAP = np.zeros((0, 0), np.float32)
 
 
@@ -157,15 +157,17 @@ def predict(
 
 def _quality(rows: Sequence[Row], config: Any) -> dict[str, Any]:
     """The image figures: image, kinds, oracle."""
-    label, score = (np.array([row[name] for row in rows]) for name in ("label", "score"))
+    label, score, group = (
+        np.array([row[name] for row in rows]) for name in ("label", "score", "group")
+    )
     kind, bootstrap = [row["kind"] for row in rows], (config.evaluation.bootstrap, config.seed)
     threshold = rows[0]["threshold"]
-    kinds = metrics.measure_kinds(label, score, kind, *bootstrap)
+    kinds = metrics.measure_kinds(label, score, group, kind, *bootstrap)
     for name, figures in kinds.items():
         of_kind = (label == 1) & (np.array(kind, dtype=object) == name)
         figures["r2"] = thresholds.measure_shares(label[of_kind], score[of_kind], threshold)["r2"]
     return {
-        "image": metrics.measure_images(label, score, *bootstrap)
+        "image": metrics.measure_images(label, score, group, *bootstrap)
         | thresholds.measure_shares(label, score, threshold),
         "kinds": kinds,
         "oracle": thresholds.find_oracle(label, score),
@@ -176,6 +178,7 @@ def _row(image: ScoredImage, threshold: float) -> Row:
     return {
         "path": image.example.path,
         "kind": image.example.kind,
+        "group": image.example.group,
         "label": image.example.label,
         "score": None if image.problem else image.score,
         "threshold": threshold,

@@ -19,7 +19,7 @@ from sparse_ad.losses import ACTIVE
 from sparse_ad.metrics_log import read_metrics
 from sparse_ad.pictures import SAMPLED, Pictures
 
-COLUMNS = ("path", "kind", "label", "score", "threshold", "flagged")
+COLUMNS = ("path", "kind", "group", "label", "score", "threshold", "flagged")
 FIGURES = (  # file, what is seen
     (
         "histogram",

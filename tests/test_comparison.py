@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from sparse_ad import comparison
 from sparse_ad.comparison import Scored, compare, read_scores
+from sparse_ad.errors import UserError
 
 COUNT = 120  # images of each class
 
@@ -19,7 +20,7 @@ def scored(noise: float, seed: int, name: str = "") -> Scored:
     kind = np.where(label, np.where(np.arange(2 * COUNT) % 2, "crack", "hole"), "good")
     own = np.random.default_rng(seed).normal(size=2 * COUNT)
     path = np.array([f"{name}{index}" for index in range(2 * COUNT)])
-    return Scored(path, kind, label, label + shared + noise * own)
+    return Scored(path, kind, path, label, label + shared + noise * own)
 
 
 def delong_deviation(one: Scored, other: Scored) -> float:
@@ -122,8 +123,18 @@ def test_a_class_without_images_has_no_figure():
 def test_scores_are_read_as_written(tmp_path):
     with (tmp_path / "scores.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("path", "kind", "label", "score", "threshold", "flagged"))
-        writer.writerows([("a,b.png", "good", 0, 0.25, 1, 0), ("ü.png", "crack", 1, 1.5e-7, 1, 0)])
+        writer.writerow(("path", "kind", "group", "label", "score", "threshold", "flagged"))
+        writer.writerows(
+            [("a,b.png", "good", "x", 0, 0.25, 1, 0), ("ü.png", "crack", "y", 1, 1.5e-7, 1, 0)]
+        )
     found = read_scores(tmp_path / "scores.csv")
     assert list(found.path) == ["a,b.png", "ü.png"] and list(found.kind) == ["good", "crack"]
     assert found.label.tolist() == [0, 1] and found.score.tolist() == [0.25, 1.5e-7]
+    assert list(found.group) == ["x", "y"]
+
+
+def test_scores_without_a_column_are_named(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("path,kind,label,score\na.png,good,0,1.0\n")
+    with pytest.raises(UserError, match="no column 'group'; delete"):
+        read_scores(path)

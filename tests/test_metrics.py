@@ -20,6 +20,11 @@ def _labels_and_scores(rng, count=80, decimals=1):
     return label, np.round(rng.normal(label, 1), decimals)  # rounded: ties
 
 
+def measure(label, score, resamples, seed):
+    """Of images that have nothing to do with each other."""
+    return metrics.measure_images(label, score, np.arange(len(label)), resamples, seed)
+
+
 @pytest.mark.parametrize("decimals", [0, 1, 9])
 def test_weighted_metrics_agree_with_scikit_learn(rng, decimals):
     label, score = _labels_and_scores(rng, decimals=decimals)
@@ -37,7 +42,7 @@ def test_weighted_metrics_agree_with_scikit_learn(rng, decimals):
 
 def test_intervals_agree_with_a_plain_bootstrap(rng):
     label, score = _labels_and_scores(rng)
-    ours = metrics.measure_images(label, score, 4000, seed=1)
+    ours = measure(label, score, 4000, seed=1)
     samples = []
     for _ in range(1000):
         drawn = np.concatenate([rng.choice(np.flatnonzero(label == value), 40) for value in (0, 1)])
@@ -53,24 +58,48 @@ def test_intervals_agree_with_a_plain_bootstrap(rng):
         assert [ours[name]["low"], ours[name]["high"]] == pytest.approx(bounds, abs=0.016)
 
 
+@pytest.mark.parametrize("both", [False, True], ids=("of one class", "of both"))
+def test_copies_of_an_image_narrow_no_interval(rng, both):
+    """Five copies each, told to be of one group: the interval stays, where it else would halve."""
+    label, score = _labels_and_scores(rng)
+    group = np.arange(80) // 2 if both else np.arange(80)
+    alone = metrics.measure_images(label, score, group, 300, seed=0)["auroc"]
+    copies = [np.tile(each, 5) for each in (label, score, group)]
+    assert metrics.measure_images(*copies, 300, seed=0)["auroc"] == pytest.approx(alone)
+    apart = measure(*copies[:2], 300, seed=0)["auroc"]
+    assert apart["high"] - apart["low"] < 0.7 * (alone["high"] - alone["low"])
+
+
+def test_groups_are_drawn_whole_and_each_class_keeps_its_own(rng):
+    label = np.array([0, 0, 1, 1, 0, 1, 0, 1])
+    group = np.array(["b", "b", "a", "a", "c", "c", "d", "e"])
+    weight = metrics.draw_images(label, group, 500, rng)
+    for name in "abc":
+        assert np.ptp(weight[:, group == name], axis=1).max() == 0
+    drawn = {name: weight[:, group == name][:, 0] for name in "abcde"}
+    assert np.all(drawn["b"] + drawn["d"] == 2) and np.all(drawn["a"] + drawn["e"] == 2)
+    assert np.all(drawn["c"] == 1)  # the only one with images of both
+    assert 0.4 < np.mean(drawn["a"] == 1) < 0.6
+
+
 def test_measures_see_only_the_order(rng):
     label, score = _labels_and_scores(rng)
-    plain = metrics.measure_images(label, score, 100, seed=0)
-    assert metrics.measure_images(label, np.exp(3 * score), 100, seed=0) == plain
-    mirrored = metrics.measure_images(label, -score, 100, seed=0)
+    plain = measure(label, score, 100, seed=0)
+    assert measure(label, np.exp(3 * score), 100, seed=0) == plain
+    mirrored = measure(label, -score, 100, seed=0)
     assert mirrored["auroc"]["value"] == pytest.approx(1 - plain["auroc"]["value"])
 
 
 def test_perfect_random_and_inverted():
     label = np.repeat([0, 1], 50)
     for score, auroc in ((label, 1.0), (np.ones(100), 0.5), (1 - label, 0.0)):
-        figure = metrics.measure_images(label, score, 50, seed=0)["auroc"]
+        figure = measure(label, score, 50, seed=0)["auroc"]
         assert figure == {"value": auroc, "low": auroc, "high": auroc}
 
 
 @pytest.mark.parametrize(("label", "missing"), [(0, "anomalous"), (1, "normal")])
 def test_one_class_is_told_not_raised(label, missing):
-    figures = metrics.measure_images(np.full(4, label), np.arange(4.0), 10, seed=0)
+    figures = measure(np.full(4, label), np.arange(4.0), 10, seed=0)
     assert figures["auroc"]["value"] is None
     assert missing in figures["ap"]["reason"]
 
@@ -78,7 +107,7 @@ def test_one_class_is_told_not_raised(label, missing):
 def test_kinds_are_measured_against_all_normal_images(rng):
     label, score = _labels_and_scores(rng)
     kind = np.where(label == 0, "good", np.where(np.arange(80) < 40, "cut", "hole")).tolist()
-    kinds = metrics.measure_kinds(label, score, kind, 20, seed=0)
+    kinds = metrics.measure_kinds(label, score, np.arange(80), kind, 20, seed=0)
     assert {name: figures["count"] for name, figures in kinds.items()} == {"cut": 20, "hole": 20}
     some = (label == 0) | (np.array(kind) == "cut")
     assert kinds["cut"]["auroc"]["value"] == roc_auc_score(label[some], score[some])
@@ -87,7 +116,7 @@ def test_kinds_are_measured_against_all_normal_images(rng):
 def test_a_thousand_resamples_of_a_thousand_images_are_fast(rng):
     label, score = _labels_and_scores(rng, count=1000, decimals=9)
     start = time.perf_counter()
-    metrics.measure_images(label, score, 1000, seed=0)
+    measure(label, score, 1000, seed=0)
     assert time.perf_counter() - start < 5  # 0.2 s on an idle core
 
 

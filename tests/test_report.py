@@ -79,7 +79,7 @@ def test_scores_are_read_back(tmp_path, evaluated):
     report.write_results(tmp_path, results, [*rows, rows[0] | {"score": None, "flagged": None}])
     with (tmp_path / "scores.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
-    assert list(read[0]) == ["path", "kind", "label", "score", "threshold", "flagged"]
+    assert list(read[0]) == ["path", "kind", "group", "label", "score", "threshold", "flagged"]
     assert [float(each["score"]) for each in read[:-1]] == [row["score"] for row in rows]
     assert read[-1]["score"] == read[-1]["flagged"] == ""
 
