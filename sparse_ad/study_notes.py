@@ -18,8 +18,8 @@ def list_notes(record: dict[str, Any]) -> list[str]:
     ]
     if record["differences"]:
         notes.append(
-            "Differences: 95 % interval of the paired bootstrap over test images, those of a lesion, "
-            "or of a driver, drawn together."
+            "Differences: 95 % interval of the paired bootstrap over test images, those of one "
+            "lesion or driver drawn together."
         )
     if any(row["check"] for row in record["rows"].values()):
         notes.append(
