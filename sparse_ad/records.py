@@ -1,15 +1,18 @@
-"""Writes the README's tables from the records in results/: no figure is typed by hand.
+"""Writes the README's tables, and results/README.md, from the records in results/.
+
+No figure is typed by hand.
 
 python -m sparse_ad.records
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparse_ad.errors import UserError
 from sparse_ad.files import read_json, write_text
 from sparse_ad.study_notes import list_notes
-from sparse_ad.study_tables import list_tables
+from sparse_ad.study_tables import Table, list_tables, overview
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
@@ -17,49 +20,130 @@ PUBLISHED = (  # column of the paper's Table 1, its title, and where ours would 
     ("sparse_coding", "sparse coding", "sparse_patches/mvtec_{}.json"),
     ("mlf_sc", "MLF-SC", "mlf_sc/mvtec_{}_published_code.json"),
 )
+Row = dict[str, Any]
+Columns = dict[str, Callable[[Row], str]]  # title -> what it shows of a row
+
+
+def shown(name: str, style: str = "", scale: float = 1.0) -> Callable[[Row], str]:
+    """Returns what shows a field of a row, a dash where there is none."""
+
+    def show(row: Row) -> str:
+        value = row.get(name)
+        return "–" if value is None else format(value * scale if style else value, style)
+
+    return show
+
+
+MEASURED: Columns = {  # of results.json; "place" is the path of the record
+    "config": lambda record: record["place"].parent.name,
+    "data": lambda record: f"[{record['place'].stem}]({record['link']})",
+    "train / calibration / test": lambda record: " / ".join(map(str, counted(record["counts"]))),
+    "image AUROC": lambda record: interval(record["image"]["auroc"]),
+    "AP": lambda record: number(record["image"]["ap"]),
+    "R1 / R2": lambda record: " / ".join(number(record["image"][name]) for name in ("r1", "r2")),
+    "pixel AUROC": lambda record: number(record["pixel"]["auroc"]),
+    "AUPRO 0.3": lambda record: number(record["pixel"]["aupro_0.3"]),
+    "AUPRO 0.05": lambda record: number(record["pixel"]["aupro_0.05"]),
+    "images/s": lambda record: rate(record),
+}
+BRIEFLY = ("config", "data", "image AUROC", "R1 / R2", "AUPRO 0.3", "images/s")
+BENCHMARKS: dict[str, tuple[str, Columns]] = {  # block of the README -> file, columns of its rows
+    "speed": (
+        "sparse_coding",
+        {
+            "solver": shown("contender"),
+            "seconds": shown("seconds", ".2f"),
+            "ratio to homotopy": shown("over homotopy", ".1f"),
+            "largest relative gap": shown("largest gap", ".1e"),
+            "over its floor": shown("over floor", ".0f"),
+        },
+    ),
+    "learning": (
+        "dictionary_learning",
+        {
+            "learner": shown("learner"),
+            "passes": shown("passes"),
+            "seconds": shown("seconds", ".2f"),
+            "held-out objective": shown("held-out objective", ".3f"),
+        },
+    ),
+    "mlf-sc-speed": (
+        "mlf_sc",
+        {
+            "part": shown("part"),
+            "contender": shown("contender"),
+            "milliseconds": shown("seconds", ".3g", 1000),
+            "over its floor": shown("over floor", ".2f"),
+            "over its features": shown("over features", ".2f"),
+            "over ours": shown("over ours", ".2f"),
+        },
+    ),
+    "autoencoder-speed": (
+        "autoencoder",
+        {
+            "part": shown("part"),
+            "contender": shown("contender"),
+            "images/s": shown("images/s", ".1f"),
+            "share of peak": shown("share of peak", ".2f"),
+        },
+    ),
+    "choice": (
+        "choose_mlf_sc",
+        {
+            "variant": shown("variant"),
+            "changed": shown("candidate"),
+            "planted AUROC": shown("planted", ".3f"),
+            "test AUROC": shown("test", ".3f"),
+        },
+    ),
+}
 
 
 def render(results: Path) -> dict[str, str]:
     """Returns the README's blocks by name, as Markdown, from the records below `results`."""
-    published = [published_table(results, *each) for each in PUBLISHED]
-    return {
-        "results": "\n\n".join([measured_table(results), *published]),
-        "studies": studies(results / "studies"),
-        "speed": speed_table(results / "benchmarks" / "sparse_coding.json"),
-        "mlf-sc-speed": parts_table(results / "benchmarks" / "mlf_sc.json"),
-        "autoencoder-speed": networks_table(results / "benchmarks" / "autoencoder.json"),
-        "choice": choice_table(results / "benchmarks" / "choose_mlf_sc.json"),
+    real = [each for each in measured(results, ROOT) if "generated" not in each["place"].stem]
+    benchmarks = {
+        block: listed(read_json(results / "benchmarks" / f"{name}.json")["rows"], columns)
+        for block, (name, columns) in BENCHMARKS.items()
+    }
+    return benchmarks | {
+        "results": listed(real, {name: MEASURED[name] for name in BRIEFLY}),
+        "studies": "\n\n".join(study_overview(path) for path in studies(results)),
         "memory": memory_table(results / "benchmarks" / "memory.json"),
-        "learning": learning_table(results / "benchmarks" / "dictionary_learning.json"),
     }
 
 
-def measured_table(results: Path) -> str:
-    """Returns a row for each record: what the program measured, with 95 % intervals."""
-    head = ("config", "data", "train / calibration / test", "image AUROC", "AP", "R1 / R2")
-    head += ("pixel AUROC", "AUPRO 0.3", "AUPRO 0.05", "images/s")
-    rows = []
-    for path in sorted(results.glob("*/*.json")):
-        record = read_json(path)
-        if "image" in record:
-            rows.append(
-                (path.parent.name, f"[{path.stem}]({path.relative_to(ROOT)})", *row(record))
-            )
-    return table(head, rows)
+def render_all(results: Path) -> str:
+    """Returns the page of all records."""
+    parts = [
+        "# All records",
+        "Written by `python -m sparse_ad.records`. What the columns say: [README](../README.md).",
+        listed(measured(results, results), MEASURED),
+        *(published_table(results, *each) for each in PUBLISHED),
+        "Published: Imamura et al., *MLF-SC* (2021), Table 1.",
+        *(study_page(path) for path in studies(results)),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
-def row(record: dict[str, Any]) -> tuple[str, ...]:
-    counts, image, pixel = record["counts"], record["image"], record["pixel"]
-    tested = counts["test_normal"] + counts["test_anomalous"]
-    cached = record["config"].get("features", {}).get("cache_gb")  # no speed of the whole
-    return (
-        f"{counts['train']} / {counts['calibration']} / {tested}",
-        interval(image["auroc"]),
-        number(image["ap"]),
-        f"{number(image['r1'])} / {number(image['r2'])}",
-        *(number(pixel[name]) for name in ("auroc", "aupro_0.3", "aupro_0.05")),
-        "–" if cached else f"{record['cost']['images_per_second']:.1f}",
-    )
+def measured(results: Path, page: Path) -> list[Row]:
+    """Returns the records of evaluations, each with its place and the link from the page to it."""
+    found = [(path, read_json(path)) for path in sorted(results.glob("*/*.json"))]
+    return [
+        record | {"place": path, "link": path.relative_to(page)}
+        for path, record in found
+        if "image" in record
+    ]
+
+
+def counted(counts: dict[str, int]) -> tuple[int, int, int]:
+    return counts["train"], counts["calibration"], counts["test_normal"] + counts["test_anomalous"]
+
+
+def rate(record: Row) -> str:
+    """Returns images a second; a dash where features came from disk: no speed of the whole."""
+    cached = record["config"].get("features", {}).get("cache_gb")
+    return "–" if cached else f"{record['cost']['images_per_second']:.1f}"
 
 
 def published_table(results: Path, system: str, title: str, place: str) -> str:
@@ -79,72 +163,22 @@ def published_table(results: Path, system: str, title: str, place: str) -> str:
     return table(head, rows)
 
 
-def studies(folder: Path) -> str:
-    """Returns the tables of every recorded study, ours beside the published."""
-    pages = [
-        f"### [{path.stem}]({path.relative_to(ROOT)})\n\n{study_page(read_json(path))}"
-        for path in sorted(folder.glob("*.json"))
-    ]
-    return "\n\n".join(pages) or "None is recorded yet."
+def studies(results: Path) -> list[Path]:
+    return sorted((results / "studies").glob("*.json"))
 
 
-def study_page(record: dict[str, Any]) -> str:
-    """Returns all tables of a study.json, and below them how they are to be read."""
-    tables = [f"**{each.title}**\n\n{table(each.head, each.rows)}" for each in list_tables(record)]
-    return "\n\n".join([*tables, "\n".join(f"- {note}" for note in list_notes(record))])
-
-
-def parts_table(path: Path) -> str:
-    """Returns how long MLF-SC's parts took, and their peers."""
-    head = ("part", "contender", "milliseconds", "over its floor", "over its features")
-    head += ("over ours",)
-
-    def ratio(value: float | None) -> str:
-        return "–" if value is None else f"{value:.2f}"
-
-    rows = [
-        (
-            each["part"],
-            each["contender"],
-            f"{1000 * each['seconds']:.3g}",
-            ratio(each.get("over floor")),
-            ratio(each.get("over features")),
-            ratio(each.get("over ours")),
-        )
-        for each in read_json(path)["rows"]
-    ]
-    return table(head, rows)
-
-
-def networks_table(path: Path) -> str:
-    """Returns how many images a second an auto-encoder learns from and scores, and its peers."""
-    head = ("part", "contender", "images/s", "share of peak")
-    rows = [
-        (
-            each["part"],
-            each["contender"],
-            f"{each['images/s']:.1f}",
-            f"{each['share of peak']:.2f}",
-        )
-        for each in read_json(path)["rows"]
-    ]
-    return table(head, rows)
-
-
-def choice_table(path: Path) -> str:
-    """Returns what variants of MLF-SC gave: on planted defects, which chose, and on the test."""
+def study_overview(path: Path) -> str:
+    """Returns the one table of a study that says most."""
     record = read_json(path)
-    head = ("variant", "changed", "planted AUROC", "test AUROC")
-    rows = [
-        (
-            each["variant"],
-            each["candidate"],
-            f"{each['planted']:.3f}",
-            f"{each['test']:.3f}",
-        )
-        for each in record["rows"]
-    ]
-    return table(head, rows)
+    return f"[{path.stem}](results/README.md#{path.stem})\n\n{markdown(overview(record))}"
+
+
+def study_page(path: Path) -> str:
+    """Returns all tables of a study, and below them how they are to be read."""
+    record = read_json(path)
+    tables = [f"**{each.title}**\n\n{markdown(each)}" for each in list_tables(record)]
+    notes = "\n".join(f"- {note}" for note in list_notes(record))
+    return "\n\n".join([f"## {path.stem}", f"[Record](studies/{path.name})", *tables, notes])
 
 
 def number(figure: dict[str, Any]) -> str:
@@ -157,40 +191,18 @@ def interval(figure: dict[str, Any]) -> str:
     return f"{figure['value']:.3f} ({figure['low']:.3f}–{figure['high']:.3f})"
 
 
+def listed(rows: Sequence[Row], columns: Columns) -> str:
+    """Returns a table of some columns of the rows."""
+    return table(tuple(columns), [tuple(show(row) for show in columns.values()) for row in rows])
+
+
+def markdown(each: Table) -> str:
+    return table(each.head, each.rows)
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def speed_table(path: Path) -> str:
-    """Returns how long each contender took to code the same patches, and how exactly."""
-    head = ("solver", "seconds", "ratio to homotopy", "largest relative gap", "over its floor")
-    rows = [
-        (
-            each["contender"],
-            f"{each['seconds']:.2f}",
-            f"{each['over homotopy']:.1f}",
-            f"{each['largest gap']:.1e}",
-            f"{each['over floor']:.0f}" if each["over floor"] else "–",
-        )
-        for each in read_json(path)["rows"]
-    ]
-    return table(head, rows)
-
-
-def learning_table(path: Path) -> str:
-    """Returns what each learner reached on held-out patches, and in what time."""
-    head = ("learner", "passes", "seconds", "held-out objective")
-    rows = [
-        (
-            each["learner"],
-            str(each["passes"]),
-            f"{each['seconds']:.2f}",
-            f"{each['held-out objective']:.3f}",
-        )
-        for each in read_json(path)["rows"]
-    ]
-    return table(head, rows)
 
 
 def memory_table(path: Path) -> str:
@@ -224,5 +236,6 @@ def fill_all(page: str, results: Path) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    write_text(readme, fill_all(readme.read_text("utf-8"), ROOT / "results"))
+    readme, results = ROOT / "README.md", ROOT / "results"
+    write_text(readme, fill_all(readme.read_text("utf-8"), results))
+    write_text(results / "README.md", render_all(results))

@@ -35,6 +35,24 @@ def list_tables(record: dict[str, Any]) -> list[Table]:
     ]
 
 
+def overview(record: dict[str, Any]) -> Table:
+    """Returns one table of a study: the image AUROC of each row, over all kinds, in each block."""
+    if record["study"]["columns"] == "blocks":
+        return auroc_of_blocks(record)
+    blocks, published = record["blocks"], record["published"].get("auroc", {})
+    rows = []
+    for key, row in record["rows"].items():
+        cells = [
+            ours(record["summary"].get(block, {}).get(key, {}).get("all"), record)
+            + mark(record, block, key)
+            for block in blocks
+        ]
+        said = [theirs(published.get(key, {}).get("all"))] if published else []
+        rows.append((row["title"], *cells, *said))
+    head = ("", *blocks.values(), *(["published"] if published else []))
+    return Table("Image AUROC, all kinds", head, rows)
+
+
 def auroc_of_kinds(record: dict[str, Any], block: str) -> Table:
     """Returns the image AUROC of each row: columns are the kinds of anomaly, and ALL."""
     columns, rows = kinds(record, block), []

@@ -1,5 +1,7 @@
 """The README says what the records say, and no more."""
 
+import re
+
 import pytest
 
 from sparse_ad import records
@@ -9,6 +11,13 @@ from sparse_ad.errors import UserError
 def test_readme_is_rendered_from_the_records():
     page = (records.ROOT / "README.md").read_text("utf-8")
     assert records.fill_all(page, records.ROOT / "results") == page
+
+
+def test_the_page_of_all_records_is_rendered_from_them():
+    results = records.ROOT / "results"
+    assert (results / "README.md").read_text("utf-8") == records.render_all(results)
+    for link in re.findall(r"\]\((\S+?)\)", (results / "README.md").read_text("utf-8")):
+        assert (results / link).exists(), link
 
 
 def test_every_record_says_where_it_comes_from():
