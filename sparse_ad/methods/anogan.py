@@ -21,6 +21,8 @@ from sparse_ad.methods.patchwise import only
 from sparse_ad.nets.adversarial import Game, Player, Rules, begin, play
 from sparse_ad.nets.autoencoder import DTYPES
 from sparse_ad.nets.dcgan import Discriminator, Generator, layer_widths
+from sparse_ad.nets.learner import learner
+from sparse_ad.nets.ranges import signed, unsigned
 from sparse_ad.types import PIXELS, Features, Key, Maps, Method, Params, Scores
 
 MOMENTUM = 0.5  # of Adam in training: Radford et al., section 4
@@ -60,15 +62,14 @@ def anogan(config, features: Features, shape: tuple[int, int]) -> Method:
     drawn once, so that a score does not hang on the batch; and the best point stands for the last.
     Errors: UserError that names the field, its value and the remedy.
     """
-    net, fit = config.net, config.fit
+    net = config.net
     check(config, features)
     field = "method.tile" if config.method.tile else "data.size"
     widths, dtype = layer_widths(shape, tuple(net.widths), field), DTYPES[net.dtype]
     generator = Generator((*shape, CHANNELS[config.data.color]), widths, dtype)
     discriminator = Discriminator(widths, dtype)
-    decay = optax.add_decayed_weights(fit.weight_decay)  # before Adam, as in PyTorch
-    learner = optax.chain(decay, optax.adam(fit.learning_rate, b1=MOMENTUM))
-    rules, searcher = Rules(generator, discriminator, learner), optax.adam(net.search_rate)
+    rules = Rules(generator, discriminator, learner(config.fit, MOMENTUM))
+    searcher = optax.adam(net.search_rate)
 
     def init(key: Key, maps: Maps) -> Game:
         return begin(rules, key, jnp.zeros((1, net.latent)), signed(only(maps)[:1]))
@@ -117,7 +118,7 @@ def anogan(config, features: Features, shape: tuple[int, int]) -> Method:
 
 def check(config, features: Features) -> None:
     """Raises UserError for a field that is out of range."""
-    net, fit = config.net, config.fit
+    net = config.net
     remedy = "choose pixels: images are generated, not the maps of a network"
     require(features is PIXELS, "features.backbone", config.features.backbone, remedy)
     require_choice("net.dtype", net.dtype, DTYPES)
@@ -128,11 +129,9 @@ def check(config, features: Features) -> None:
         ("at_a_time", 1),
     ):
         require(net[field] >= least, f"net.{field}", net[field], f"must be at least {least}")
-    weight, decay = net.discrimination_weight, fit.weight_decay
+    weight = net.discrimination_weight
     require(0 <= weight <= 1, "net.discrimination_weight", weight, "give a share from 0 to 1")
     require(net.search_rate > 0, "net.search_rate", net.search_rate, "must be positive")
-    require(fit.learning_rate > 0, "fit.learning_rate", fit.learning_rate, "must be positive")
-    require(decay >= 0, "fit.weight_decay", decay, "must be 0 or more")
 
 
 def minimise(
@@ -175,13 +174,3 @@ def draw(key: Key, count: int, size: int) -> Float[Array, "count size"]:
 def distance(one: Float[Array, "n ..."], other: Float[Array, "n ..."]) -> Float[Array, " n"]:
     """Returns the sum of absolute differences, for each of n."""
     return jnp.abs(one - other).reshape(one.shape[0], -1).sum(-1)
-
-
-def signed(images: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns images 0..1 as -1..1."""
-    return 2.0 * images - 1.0
-
-
-def unsigned(images: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns images -1..1 as 0..1."""
-    return (images + 1.0) / 2.0

@@ -15,6 +15,8 @@ from sparse_ad.data.decode import CHANNELS
 from sparse_ad.errors import require, require_choice
 from sparse_ad.methods.patchwise import only
 from sparse_ad.nets.autoencoder import auto_encoder
+from sparse_ad.nets.learner import learner
+from sparse_ad.nets.ranges import signed, unsigned
 from sparse_ad.patches import pooling
 from sparse_ad.types import PIXELS, Features, Key, Maps, Method, Params, Scores
 
@@ -66,7 +68,6 @@ def reconstruction(config, features: Features, shape: tuple[int, int]) -> Method
     of the pooled residual: of squared errors by sums, with a linear decoder, that of the lasso.
     Reads method.pooling and its fields, fit.learning_rate, fit.weight_decay.
 
-    Optimizer: Adam; weight decay is added to the gradient before it, as PyTorch's Adam does.
     Source: Zhao & Karray, Eqs. (1) and (2); Kingma & Welling, ICLR 2014; Bergmann et al. 2019.
     Errors: UserError that names the field, its value and the remedy.
     """
@@ -75,9 +76,7 @@ def reconstruction(config, features: Features, shape: tuple[int, int]) -> Method
     size = (*shape, CHANNELS[config.data.color])
     gaussian = net.code == "gaussian"
     network = auto_encoder(net, size, double=gaussian)
-    optimizer = optax.chain(
-        optax.add_decayed_weights(config.fit.weight_decay), optax.adam(config.fit.learning_rate)
-    )
+    optimizer = learner(config.fit)
 
     def between(key: Key | None, raw: Array) -> tuple[Array, Array]:
         """The code, and what each unit of it costs, of the encoder's output."""
@@ -91,7 +90,7 @@ def reconstruction(config, features: Features, shape: tuple[int, int]) -> Method
 
     def look(variables: Params, images: Array, key: Key | None = None) -> tuple[Seen, Params]:
         """What the network makes of images, and its statistics; with a key as in training."""
-        target = 2.0 * images - 1.0 if net.output == "tanh" else images
+        target = signed(images) if net.output == "tanh" else images
         train, middle = key is not None, partial(between, key)
         (code, cost, raw), changed = network.apply(
             variables, target, train, middle, mutable=["batch_stats"]
@@ -147,7 +146,7 @@ def reconstruction(config, features: Features, shape: tuple[int, int]) -> Method
 
     def reconstruct_some(params: Params, images: Array) -> Array:
         shown = look(params, images)[0].shown
-        return 0.5 * (shown + 1.0) if net.output == "tanh" else shown
+        return unsigned(shown) if net.output == "tanh" else shown
 
     def latent_some(params: Params, images: Array) -> Float[Array, "n l"]:
         return look(params, images)[0].code.reshape(len(images), -1)
@@ -167,7 +166,7 @@ def reconstruction(config, features: Features, shape: tuple[int, int]) -> Method
 
 def check(config, features: Features, shape: tuple[int, int]) -> None:
     """Raises UserError for a field that is out of range, or does not go with another."""
-    net, fit = config.net, config.fit
+    net = config.net
     for field, choices in CHOICES.items():
         require_choice(f"net.{field}", net[field], choices)
     backbone = config.features.backbone
@@ -182,12 +181,6 @@ def check(config, features: Features, shape: tuple[int, int]) -> None:
     require(ssim, "net.output", net.output, remedy)
     fits = 1 <= net.window <= min(shape)
     require(fits, "net.window", net.window, f"give 1 to {min(shape)}, the side of the images")
-    for name, value in (
-        ("net.penalty", net.penalty),
-        ("net.slope", net.slope),
-        ("fit.weight_decay", fit.weight_decay),
-    ):
-        require(0 <= value < math.inf, name, value, "give 0 or more")
-    rate = fit.learning_rate
-    require(0 < rate < math.inf, "fit.learning_rate", rate, "must be positive and finite")
+    for name in ("penalty", "slope"):
+        require(0 <= net[name] < math.inf, f"net.{name}", net[name], "give 0 or more")
     require(net.at_a_time >= 1, "net.at_a_time", net.at_a_time, "give 1 or more")
