@@ -118,6 +118,7 @@ def main() -> None:
     peers.record(
         options.output,
         rows,
+        seed=options.seed,
         training=len(train),
         held_out=len(held_out),
         atoms=peers.ATOMS,

@@ -342,6 +342,7 @@ def main() -> None:
     peers.record(
         options.output,
         rows,
+        seed=options.seed,
         columns=names,
         floor=floor,
         matmul_operations_per_second=rate,

@@ -1,11 +1,11 @@
-"""What the sparse benchmarks share: the problem, the certificate, the machine, the table."""
+"""What the benchmarks share: the problem, the certificate, the machine, the table."""
 
 import argparse
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from sparse_ad.sparse.dictionary import begin_dictionary, learn  # noqa: E402
 PENALTY = 1.0
 ATOMS = 200
 BATCH = 256
-PEERS = ("scikit-learn", "spams-bin", "scikit-image", "scipy")
+PEERS = ("scikit-learn", "spams-bin", "scikit-image", "scipy", "torch")
 
 
 def arguments(description: str | None, name: str) -> argparse.ArgumentParser:
@@ -139,7 +139,15 @@ def record(path: Path, rows: Sequence[dict[str, Any]], **more) -> None:
     shown = more.get("columns") or list(rows[0])
     print(table([{name: row.get(name) for name in shown} for row in rows]))
     described = environment.describe()
-    described["peers"] = {name: version(name) for name in PEERS}
+    described["peers"] = {name: _version(name) for name in PEERS}
     described["cores"] = os.cpu_count()
     write_json(path, {"rows": list(rows), **more, "environment": described})
     print(f"wrote {path}")
+
+
+def _version(name: str) -> str | None:
+    """Returns the version of a package, None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -147,6 +147,7 @@ def main() -> None:
     peers.record(
         options.output,
         rows,
+        seed=options.seed,
         columns=shown,
         patches=count,
         atoms=k,

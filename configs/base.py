@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
                 "cache_gb": 0.0,  # disk for features that are kept between runs; 0: none are
             },
             "method": {
-                "name": "sparse_coding",  # sparse_coding | exemplar_coding | mlf_sc
+                "name": "sparse_coding",  # or any of METHODS in sparse_ad/methods/__init__.py
                 "tile": (),  # (height, width) of tiles that large images are cut into; (): none
                 "tile_overlap": 0.25,  # share of a tile that the next one covers, at least
                 "patch_size": 16,

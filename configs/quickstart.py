@@ -4,7 +4,7 @@ Source: the data are ELPV's monocrystalline cells (Buerhop-Lutz et al. 2018; Dei
 defect probability 0 against 1, CC BY-NC-SA 4.0. The method is `improved` of mlf_sc.py.
 
 COMMAND  python launch.py
-MINUTES  on 2 cores: 2 to 3, after 90 MB of images and 62 MB of weights are fetched
+MINUTES  on 2 cores: 2 to 3, after 90 MB of images and 61 MB of weights are fetched
 
 Published: nothing comparable. Ours: results/quickstart/elpv.json, shown in the README.
 """

@@ -36,7 +36,8 @@ def read_scores(path: Path) -> Scored:
         rows = list(csv.DictReader(file))
     lacking = [name for name in Scored._fields if rows and name not in rows[0]]
     if lacking:
-        raise UserError(f"{path}: has no column {lacking[0]!r}; delete its folder, and run again")
+        remedy = "delete results.json beside it, and run again"
+        raise UserError(f"{path}: has no column {lacking[0]!r}; {remedy}")
     columns = {name: np.array([row[name] for row in rows]) for name in Scored._fields}
     numbers = {"label": columns["label"].astype(int), "score": columns["score"].astype(float)}
     return Scored(**columns | numbers)

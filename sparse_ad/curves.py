@@ -34,10 +34,10 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Figure | None:
 
 
 def _draw_curve(axes, steps: Float[np.ndarray, " t"], values: Float[np.ndarray, " t"]) -> None:
-    groups = -(-len(steps) // BINS)
-    middle, mean = (in_groups(each, groups, np.mean) for each in (steps, values))
-    if groups > 1:
-        bounds = (in_groups(values, groups, bound) for bound in (np.min, np.max))
+    size = -(-len(steps) // BINS)
+    middle, mean = (summarise(each, size, np.mean) for each in (steps, values))
+    if size > 1:
+        bounds = (summarise(values, size, bound) for bound in (np.min, np.max))
         axes.fill_between(middle, *bounds, color="#0072B2", alpha=0.2, linewidth=0)
     axes.plot(middle, mean, color="#0072B2", linewidth=1.5, marker="o" if len(mean) == 1 else "")
     if values.min() > 0 and values.max() > WIDE * values.min():
@@ -46,6 +46,6 @@ def _draw_curve(axes, steps: Float[np.ndarray, " t"], values: Float[np.ndarray, 
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def in_groups(values: Float[np.ndarray, " t"], size: int, function) -> Float[np.ndarray, " groups"]:
+def summarise(values: Float[np.ndarray, " t"], size: int, function) -> Float[np.ndarray, " groups"]:
     """Returns function(group) of neighbouring values, the last group being what is left."""
     return np.array([function(values[at : at + size]) for at in range(0, len(values), size)])

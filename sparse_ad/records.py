@@ -121,7 +121,10 @@ def render_all(results: Path) -> str:
         listed(measured(results, results), MEASURED),
         *(published_table(results, *each) for each in PUBLISHED),
         "Published: Imamura et al., *MLF-SC* (2021), Table 1.",
-        *(study_page(path) for path in studies(results)),
+        *(
+            f"## {path.stem}\n\n[Record](studies/{path.name})\n\n{study_page(read_json(path))}"
+            for path in studies(results)
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -173,12 +176,11 @@ def study_overview(path: Path) -> str:
     return f"[{path.stem}](results/README.md#{path.stem})\n\n{markdown(overview(record))}"
 
 
-def study_page(path: Path) -> str:
-    """Returns all tables of a study, and below them how they are to be read."""
-    record = read_json(path)
+def study_page(record: Row) -> str:
+    """Returns all tables of a study.json, and below them how they are to be read."""
     tables = [f"**{each.title}**\n\n{markdown(each)}" for each in list_tables(record)]
     notes = "\n".join(f"- {note}" for note in list_notes(record))
-    return "\n\n".join([f"## {path.stem}", f"[Record](studies/{path.name})", *tables, notes])
+    return "\n\n".join([*tables, notes])
 
 
 def number(figure: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from sparse_ad.workdir import (
 )
 
 log = logging.getLogger(__name__)
+UNKNOWN = dict.fromkeys(("kind", "group", "label"))  # of new images
 
 
 def fit(config, workdir: Path) -> None:
@@ -72,7 +73,7 @@ def predict(config, workdir: Path, images: Path, output: Path) -> None:
     rows = []
     with stage("predict"):
         for found in evaluate.predict(score, params, examples, calibration, config):
-            rows.append(found.row | {"kind": None, "label": None})  # nobody knows them
+            rows.append(found.row | UNKNOWN)
             if found.problem:
                 log.warning("skipped: %s", found.problem)
             else:

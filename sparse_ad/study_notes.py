@@ -28,13 +28,14 @@ def list_notes(record: dict[str, Any]) -> list[str]:
             "interval of the difference does not lie above 0."
         )
     if "source" in record["published"]:
-        notes.append(f"Published: {record['published']['source']}.")
+        of = record["study"].get("published_of")
+        notes.append(f"Published: {record['published']['source']}{of and f', of {of}'}.")
     notes += [f"Failed: {place}: {reason}." for place, reason in record["failed"].items()]
     return [*notes, *overridden(record), *counts(record), made_with(record)]
 
 
 def overridden(record: dict[str, Any]) -> Iterator[str]:
-    """Yields what the study changes of the configs of its rows, but for what blocks say."""
+    """Yields what the study changes of the configs of its rows, in all cells of the row."""
     changes: dict[tuple[str, ...], list[str]] = {}
     for key, row in record["rows"].items():
         cells = [cell["overrides"].items() for cell in record["cells"] if cell["row"] == key]

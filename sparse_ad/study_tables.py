@@ -42,11 +42,7 @@ def overview(record: dict[str, Any]) -> Table:
     blocks, published = record["blocks"], record["published"].get("auroc", {})
     rows = []
     for key, row in record["rows"].items():
-        cells = [
-            ours(record["summary"].get(block, {}).get(key, {}).get("all"), record)
-            + mark(record, block, key)
-            for block in blocks
-        ]
+        cells = (over_kinds(record, block, key) for block in blocks)
         said = [theirs(published.get(key, {}).get("all"))] if published else []
         rows.append((row["title"], *cells, *said))
     head = ("", *blocks.values(), *(["published"] if published else []))
@@ -74,11 +70,8 @@ def auroc_of_blocks(record: dict[str, Any]) -> Table:
         figures = [record["summary"].get(block, {}).get(key, {}).get("all") for block in blocks]
         known = [figure["value"] for figure in figures if figure]
         mean = f"{np.mean(known):.3f}" if known and len(known) == len(blocks) else "–"
-        shown = (
-            ours(figure, record) + mark(record, block, key)
-            for block, figure in zip(blocks, figures, strict=True)
-        )
-        rows.append((row["title"], *shown, mean))
+        cells = (over_kinds(record, block, key) for block in blocks)
+        rows.append((row["title"], *cells, mean))
         if key in published:
             shown = (theirs(published[key].get(block)) for block in (*blocks, "mean"))
             rows.append(("published", *shown))
@@ -163,6 +156,12 @@ def mark(record: dict[str, Any], block: str, row: str) -> str:
             low = each["auroc"]["all"].get("low")
             return "" if low is not None and low > 0 else MARK
     return ""
+
+
+def over_kinds(record: dict[str, Any], block: str, row: str) -> str:
+    """Returns the AUROC of a detector over all kinds, with its mark."""
+    figure = record["summary"].get(block, {}).get(row, {}).get("all")
+    return ours(figure, record) + mark(record, block, row)
 
 
 def ours(figure: dict[str, Any] | None, record: dict[str, Any]) -> str:

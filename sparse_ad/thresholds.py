@@ -55,7 +55,8 @@ def measure_shares(
     """Measures R1 and R2: the shares of normal and of anomalous images on the right side.
 
     Each is {"value", "low", "high"} with Wilson's 95 % interval: unlike a bootstrap it does not
-    collapse to a point when every image is right.
+    collapse to a point when every image is right. It takes images for independent, which those of
+    one lesion or driver are not: there it is too narrow.
     """
     flagged = flag(score, threshold)
     label = np.asarray(label)

@@ -128,15 +128,16 @@ def _go_on(
         place = Place(0, replicate(jax.jit(method.init)(first_key, source.first())), 0.0)
     saved_at, pace = time.monotonic(), Pace(min(CALL_SECONDS, between))
     bar = tqdm(total=steps, initial=place.step, desc="fit", unit="step")
+    asked = False  # read once a turn: who asks between two looks is heard in the next turn
     with StopSignals() as stop, bar, closing(log.events):
-        while place.step < steps and not stop.asked:
+        while place.step < steps and not asked:
             most = min(pace.steps, steps - place.step)
             state, info, taken = source.advance(place.state, place.step, most)
             pace.note(log.add(place.step + 1, info, taken))
             place = Place(place.step + taken, state, place.seconds)
             bar.update(taken)
-            due = time.monotonic() - saved_at > between
-            if due or stop.asked or place.step == steps:
+            due, asked = time.monotonic() - saved_at > between, bool(stop.asked)
+            if due or asked or place.step == steps:
                 log.sync()  # first: a step that went wrong is not saved
                 place = place._replace(seconds=time.monotonic() - started)
                 _require_finite(place)

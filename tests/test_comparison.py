@@ -136,5 +136,5 @@ def test_scores_are_read_as_written(tmp_path):
 def test_scores_without_a_column_are_named(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("path,kind,label,score\na.png,good,0,1.0\n")
-    with pytest.raises(UserError, match="no column 'group'; delete"):
+    with pytest.raises(UserError, match="no column 'group'; delete results"):
         read_scores(path)

@@ -63,6 +63,16 @@ def test_products_are_convolutions(size, stride, cache, monkeypatch):
             np.testing.assert_allclose(left, right, atol=1e-5 * jnp.abs(right).max())
 
 
+def test_blocks_lose_no_bits_of_a_sum(monkeypatch):
+    """Sums over many images are made in float32 whatever the images are of."""
+    x, y = (drawn(64, 8, 8, 3, seed=seed).astype(jnp.bfloat16) for seed in (0, 1))
+    whole = products.kernel_gradient(x, y, 3, 1)
+    monkeypatch.setattr(products, "CACHE", 1.0)
+    blocks = products.kernel_gradient(x, y, 3, 1)
+    assert blocks.dtype == jnp.bfloat16
+    np.testing.assert_allclose(blocks.astype(float), whole.astype(float), rtol=0.01, atol=1e-2)
+
+
 def test_transposed_is_conv_transpose():
     """XLA's, which takes the kernel flipped and with its channels the other way round."""
     y, kernel = drawn(2, 6, 12, 7), drawn(4, 4, 5, 7, seed=1)

@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
             "columns": "kinds",  # kinds: a table for each block | blocks: one table of them all
             "compare": (),  # pairs of rows: the first less the second
             "published": {"auroc": "", "r1_r2": ""},  # "paper.table" in results/published.json
+            "published_of": "",  # what those figures are of, where it is not what ours are of
             "bootstrap": 1000,  # resamples behind the interval of a difference
         }
     ).lock()

@@ -9,8 +9,9 @@ ham10000_reduced  REDUCED below, three seeds, for two CPU cores; one seed takes 
                   --config.seeds="(0,)"
 ham10000_long     the paper's 70 epochs and rate, at 64x64, one seed, for the CAE with and without
                   the penalty: is it the short schedule that speaks against the penalty?
-driver_full, driver_reduced   as for HAM10000, of State Farm's drivers at 80x60, which stand in for
-                  the paper's own set: that one is private, and figures cannot be compared to it
+driver_full, driver_reduced   as for HAM10000, of State Farm's drivers, whose files are 80x60; they
+                  stand in for the paper's own set: that one is private, and figures cannot be
+                  compared to it
 
 HAM10000 comes in two blocks: the images split as in the paper, where pictures of one lesion may
 lie on both sides, and split by lesion. The published figures are of the former.
@@ -50,6 +51,10 @@ BLOCKS = {
     ),
     "driver": (Block("drivers", "State Farm drivers, no driver on both sides"),),
 }
+PUBLISHED_OF = {
+    "ham10000": "images split as published alone",
+    "driver": "the authors' own drivers, a private set: not to be compared with ours",
+}
 
 
 def get_config(variant: str = "ham10000_reduced"):
@@ -68,6 +73,7 @@ def get_config(variant: str = "ham10000_reduced"):
         config.only_rows = ("cae", "cae_sparse", *(key for key, *_ in CHECKS))
     config.compare = (("cae_sparse", "cae"),)
     config.published.auroc = f"zhao_karray.image_auroc_{data}"
+    config.published_of = PUBLISHED_OF[data]
     return config
 
 

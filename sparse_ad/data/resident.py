@@ -41,7 +41,7 @@ def hold_images(examples: Sequence[Example], config, limit: float) -> np.ndarray
             if 4 * math.prod(shape) > limit:
                 return None
             before, held = held, _empty(shape, np.float32)
-            held[:index] = LEVELS[before[:index]]
+            np.take(LEVELS, before[:index], out=held[:index], mode="clip")  # others make a copy
         held[index] = image
     log.info("%d training images held as %s: %.0f MB", len(held), held.dtype, held.nbytes / 1e6)
     return held

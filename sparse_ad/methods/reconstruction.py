@@ -181,6 +181,7 @@ def check(config, features: Features, shape: tuple[int, int]) -> None:
     require(ssim, "net.output", net.output, remedy)
     fits = 1 <= net.window <= min(shape)
     require(fits, "net.window", net.window, f"give 1 to {min(shape)}, the side of the images")
+    remedy = "give a finite number, 0 or more"
     for name in ("penalty", "slope"):
-        require(0 <= net[name] < math.inf, f"net.{name}", net[name], "give 0 or more")
+        require(0 <= net[name] < math.inf, f"net.{name}", net[name], remedy)
     require(net.at_a_time >= 1, "net.at_a_time", net.at_a_time, "give 1 or more")

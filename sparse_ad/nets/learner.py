@@ -15,5 +15,5 @@ def learner(fit, momentum: float = 0.9) -> optax.GradientTransformation:
     """
     rate, decay = fit.learning_rate, fit.weight_decay
     require(0 < rate < math.inf, "fit.learning_rate", rate, "must be positive and finite")
-    require(0 <= decay < math.inf, "fit.weight_decay", decay, "give 0 or more")
+    require(0 <= decay < math.inf, "fit.weight_decay", decay, "give a finite number, 0 or more")
     return optax.chain(optax.add_decayed_weights(decay), optax.adam(rate, b1=momentum))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-CACHE = 8e6  # bytes of patches at a time, about a core's second level of cache and its share beyond
+CACHE = 8e6  # bytes of patches at a time: some fraction of a processor's last level of cache
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -55,10 +55,11 @@ def kernel_gradient(
     def summed(some, seen):
         rows = patches(some, size, stride)
         # this way round: with y as the second factor the product takes twice as long
-        return lax.dot_general(seen, rows, (((0, 1, 2),) * 2, ((), ())))
+        each = ((0, 1, 2),) * 2, ((), ())
+        return lax.dot_general(seen, rows, each, preferred_element_type=jnp.float32)
 
     total = over_blocks(summed, (x, y), x.size * (size / stride) ** 2, add=True)
-    return total.T.reshape(size, size, x.shape[-1], y.shape[-1])
+    return total.T.reshape(size, size, x.shape[-1], y.shape[-1]).astype(x.dtype)
 
 
 def patches(x: Float[Array, "n h w c"], size: int, stride: int) -> Float[Array, "n i j d"]:
@@ -84,6 +85,8 @@ def margins(size: int, stride: int) -> tuple[int, int]:
 def over_blocks(function: Callable, arrays: tuple[Array, ...], patched: float, add: bool = False):
     """Returns what a function of some images gives for all, a block of them at a time.
 
+    Blocks are of one size, which divides the number of images. Several devices each take all
+    blocks: a CPU that is told to pass for many gains nothing.
     `patched`: numbers in the patches of all images. `add`: its results are summed.
     """
     n = len(arrays[0])

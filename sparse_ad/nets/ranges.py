@@ -1,4 +1,4 @@
-"""Images as networks take them: in -1..1."""
+"""Images in 0..1 as -1..1, for networks whose output is a tanh, and back."""
 
 from jaxtyping import Array, Float
 
