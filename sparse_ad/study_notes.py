@@ -19,7 +19,8 @@ def list_notes(record: dict[str, Any]) -> list[str]:
     if record["differences"]:
         notes.append(
             "Differences: 95 % interval of the paired bootstrap over test images, those of one "
-            "lesion or driver drawn together."
+            "lesion or driver drawn together. It knows nothing of the chance in a fit"
+            + ("." if len(seeds) == 1 else ": that is in the deviation over seeds.")
         )
     if any(row["check"] for row in record["rows"].values()):
         notes.append(
@@ -29,7 +30,8 @@ def list_notes(record: dict[str, Any]) -> list[str]:
         )
     if "source" in record["published"]:
         of = record["study"].get("published_of")
-        notes.append(f"Published: {record['published']['source']}{of and f', of {of}'}.")
+        whose = f", of {of}" if of else ""
+        notes.append(f"Published: {record['published']['source']}{whose}.")
     notes += [f"Failed: {place}: {reason}." for place, reason in record["failed"].items()]
     return [*notes, *overridden(record), *counts(record), made_with(record)]
 
