@@ -86,6 +86,37 @@ def test_a_workdir_of_another_config_is_named_field_by_field(straight):
     assert_user_error(process, "method.penalty: 1.0 there, 2.0 here", "method.atoms: 4 there")
 
 
+NETWORK = (  # four epochs of four steps
+    "--config.data.name=folder",
+    "--config.data.size=(32, 32)",
+    "--config.net.widths=(4, 4, 4)",
+    "--config.net.latent=4",
+    "--config.fit.batch_size=1",
+    "--config.fit.passes=4",
+    "--config.fit.checkpoint_seconds=0.0",
+    "--config.evaluation.bootstrap=10",
+)
+NETWORKS = {
+    "cae_sparse": ("--config.net.kernels=(4, 4, 4)", "--config.net.strides=(2, 2, 2)"),
+    "vae": ("--config.net.kernels=(4, 4, 4)", "--config.net.strides=(2, 2, 2)"),
+    "anogan": ("--config.net.search_steps=2",),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_killed_in_an_epoch_and_in_a_checkpoint(straight, tmp_path, name):
+    """Weights, moments of Adam, running averages and noise all go on as they would have."""
+    shared = (f"--config=configs/{name}.py", f"--config.data.root={straight[0]}", *NETWORK)
+    flags = (*shared, *NETWORKS[name])
+    for place in (None, ("sparse_ad.steps.places_of", 6), PLACES[0]):
+        ends = tmp_path / ("killed" if place else "straight")
+        process = launch(*flags, f"--workdir={ends}", strike=place and (*place, SIGKILL))
+        assert process.returncode == (-SIGKILL if place else 0), process.stderr
+    assert launch(*flags, f"--workdir={tmp_path / 'killed'}").returncode == 0
+    assert_same_outcome(tmp_path / "killed", tmp_path / "straight")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_again_and_again(straight, tmp_path, seed):
