@@ -90,7 +90,8 @@ def run_cells(cells: Sequence[Cell]) -> dict[str, str]:
 
 def measure_cell(cell: Cell) -> dict[str, Any]:
     """Returns the figures of a finished cell."""
-    results = read_json(cell.workdir / "results.json", ("image", "kinds", "pixel", "environment"))
+    names = ("image", "kinds", "pixel", "score_info", "environment")
+    results = read_json(cell.workdir / "results.json", names)
     image, pixel, environment = (results[name] for name in ("image", "pixel", "environment"))
     kinds = {kind: figures["auroc"] for kind, figures in results["kinds"].items()}
     return {
@@ -103,6 +104,7 @@ def measure_cell(cell: Cell) -> dict[str, Any]:
         "auroc": kinds | {"all": image["auroc"]},
         **{name: image[name] for name in ("ap", "r1", "r2")},
         "pixel": {name: pixel[name] for name in ("auroc", "aupro_0.3", "aupro_0.05")},
+        "score_info": results["score_info"],
         "counts": results["counts"],
         "fit": {name: results["fit"][name] for name in ("steps", "images", "seconds")},
         "images_per_second": results["cost"]["images_per_second"],

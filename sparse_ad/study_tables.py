@@ -27,12 +27,14 @@ def list_tables(record: dict[str, Any]) -> list[Table]:
             auroc_of_blocks(record),
             *shares_of_blocks(record),
             *differences_of_blocks(record),
+            *active_units(record),
         ]
-    return [
+    by_block = (
         table
         for block in record["blocks"]
         for table in (auroc_of_kinds(record, block), *differences_of_kinds(record, block))
-    ]
+    )
+    return [*by_block, *active_units(record)]
 
 
 def overview(record: dict[str, Any]) -> Table:
@@ -128,6 +130,30 @@ def differences_of_blocks(record: dict[str, Any]) -> Iterator[Table]:
             for title, gains in rows.items()
         ]
         yield Table("Differences of image AUROC", ("", *record["blocks"].values()), shown)
+
+
+def active_units(record: dict[str, Any]) -> Iterator[Table]:
+    """Yields how sparse latents are: the share of units that count, and what the penalty costs.
+
+    Means over test images, and over seeds: "share (penalty)".
+    """
+    found: dict[str, dict[str, list]] = {}
+    for cell in record["cells"]:
+        info = cell.get("score_info", {})
+        if "active" in info:
+            place = found.setdefault(cell["row"], {}).setdefault(cell["block"], [])
+            place.append((info["active"], info["penalty"]))
+    rows = []
+    for row, places in found.items():
+        means = {block: np.mean(pairs, axis=0) for block, pairs in places.items()}
+        cells = (
+            f"{means[block][0]:.1%} ({means[block][1]:.2g})" if block in means else "–"
+            for block in record["blocks"]
+        )
+        rows.append((record["rows"][row]["title"], *cells))
+    if rows:
+        title = "Share of active units (penalty of the code)"
+        yield Table(title, ("", *record["blocks"].values()), rows)
 
 
 def compared(record: dict[str, Any], block: str) -> list[dict[str, Any]]:

@@ -254,6 +254,21 @@ def test_a_detector_that_does_not_beat_the_checks_is_marked(finished):
     assert "Short †" in (finished / "study.md").read_text()
 
 
+def test_the_share_of_active_units_is_shown_where_there_are_any(finished):
+    record = json.loads((finished / "study.json").read_text())
+    assert all("brightness" in cell["score_info"] for cell in record["cells"])
+    assert not list(study_tables.active_units(record))
+    shares = {("carpet", 0): 0.2, ("carpet", 3): 0.4, ("wood", 0): 1.0, ("wood", 3): 1.0}
+    for cell in record["cells"]:
+        if cell["row"] == "short":
+            active = shares[cell["block"], cell["seed"]]
+            cell["score_info"] = {"active": active, "penalty": 1e-4}
+    (table,) = study_tables.active_units(record)
+    assert table.head == ("", *record["blocks"].values())
+    assert table.rows == [("Short", "30.0% (0.0001)", "100.0% (0.0001)")]
+    assert table.title in records.study_page(record)
+
+
 def test_tables_show_ours_beside_the_published(finished):
     record = json.loads((finished / "study.json").read_text())
     record["published"] = {"auroc": {"mlf_sc": {"hole": 0.61, "all": 0.72}}, "source": "Table 9"}

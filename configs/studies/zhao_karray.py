@@ -18,7 +18,8 @@ lie on both sides, and split by lesion. The published figures are of the former.
 
 COMMAND  python launch.py --mode=study --config=configs/studies/zhao_karray.py:ham10000_reduced
          --config.root=DIR --record=results/studies/zhao_karray_ham10000_reduced.json
-MINUTES  on 2 cores, reduced: 35 for HAM10000 (14 runs), 10 for the drivers (7), beside other work
+MINUTES  on 2 cores: 34 for ham10000_reduced (42 runs), 11 for driver_reduced (21 runs), 18 for
+         ham10000_long (5 runs), with little other work beside
 
 Published AUROC, ALL: baseline 0.59, VAE 0.63, CAE 0.68, CAE + sparse 0.72 (HAM10000);
 0.62, 0.67, 0.70, 0.72 (driving). Ours: results/studies, shown in the README.
