@@ -83,7 +83,9 @@ BENCHMARKS: dict[str, tuple[str, Columns]] = {  # block of the README -> file, c
         {
             "part": shown("part"),
             "contender": shown("contender"),
-            "images/s": shown("images/s", ".1f"),
+            "images/s": shown("images/s", ".0f"),
+            "slowest": shown("slowest", ".0f"),
+            "fastest": shown("fastest", ".0f"),
             "share of peak": shown("share of peak", ".2f"),
         },
     ),
