@@ -3,10 +3,10 @@
   python benchmarks/autoencoder.py [--rounds=5] [--repeats=5] [--batch=64] [--size=128]
 
 Both begin with the same weights, and must agree in scores and in the loss of the third step.
-Contenders take turns in one process; images a second are of medians, compilation apart. Rounds are
-processes of their own: on two cores XLA's threads may hinder each other for a whole one. Training
-takes STEPS steps a call, ours in one compiled loop as the fit does; scoring takes a batch a call,
-ours net.at_a_time images at a time, as evaluation does. PyTorch runs eagerly, in both of its memory
+Contenders take turns, each in a process of its own, as many as there are rounds: the threads of one
+are not in the way of the other's. Images a second are of medians, compilation apart. Training takes
+STEPS steps a call, ours in one compiled loop as the fit does; scoring takes a batch a call, ours
+net.at_a_time images at a time, as evaluation does. PyTorch runs eagerly, in both of its memory
 layouts, on as many threads as there are cores, or on its GPU where JAX has one: pip install
 torch==2.13.0.
 
@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -169,37 +170,35 @@ def agree(ours: Ours, peer: Peer) -> None:
         raise SystemExit(f"the networks differ: scores by {score:.1e}, losses by {loss:.1e}")
 
 
-def measure(options) -> dict:
-    """Returns the images a second of each part and contender, and the rate of products."""
-    config = config_of(options.size)
+def build(name: str, config, images: np.ndarray):
+    """Returns a contender; a peer begins with our weights, and must agree with us."""
+    ours = Ours(config, images)
+    if name == "ours":
+        return ours
+    peer = Peer(config, ours.start.params, images, LAYOUTS[name])
+    agree(ours, peer)
+    return peer
+
+
+def measure(name: str, options) -> dict:
+    """Returns the images a second of each part of a contender, and our rate of products."""
     rng = np.random.default_rng(options.seed)
     images = rng.random((options.batch, options.size, options.size, 3), np.float32)
-    contenders = {"ours": Ours(config, images)}
-    try:
-        for name, layout in LAYOUTS.items():
-            peer = Peer(config, contenders["ours"].start.params, images, layout)
-            agree(contenders["ours"], peer)
-            contenders[name] = peer
-    except ImportError:
-        print("PyTorch is not installed: ours alone")
-    speeds = []
+    contender, found = build(name, config_of(options.size), images), {}
     for part, count in (("train", STEPS * options.batch), ("score", options.batch)):
-        seconds = {name: [] for name in contenders}
-        for turn in range(options.repeats + 1):
-            for name, contender in contenders.items():
-                spent, _ = peers.seconds_of(getattr(contender, part))
-                seconds[name] += [spent] * (turn > 0)
-        speeds += [[part, name, count / np.median(spent)] for name, spent in seconds.items()]
-    return {"speeds": speeds, "rate": peers.matmul_rate()}
+        call = getattr(contender, part)
+        spent = [peers.seconds_of(call)[0] for _ in range(options.repeats + 1)][1:]
+        found[part] = count / float(np.median(spent))
+    return found | {"contender": name, "rate": peers.matmul_rate() if name == "ours" else 0.0}
 
 
-def measure_apart(options) -> dict:
+def measure_apart(name: str, options) -> dict:
     """Returns what `measure` does, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "round.json"
-        flags = [f"--{name}={getattr(options, name)}" for name in ("repeats", "batch", "size")]
-        command = [sys.executable, __file__, *flags, f"--seed={options.seed}", f"--round={found}"]
-        subprocess.run(command, check=True)
+        flags = [f"--{each}={getattr(options, each)}" for each in ("repeats", "batch", "size")]
+        flags += [f"--seed={options.seed}", f"--contender={name}", f"--output={found}"]
+        subprocess.run([sys.executable, __file__, *flags], check=True)
         return json.loads(found.read_text())
 
 
@@ -207,9 +206,9 @@ def summarise(rounds: list[dict], config) -> list[dict]:
     """Returns a row for each part and contender: the median of rounds, and how far they go."""
     rate, each = max(one["rate"] for one in rounds), operations(config)
     found = defaultdict(list)
-    for one in rounds:
-        for part, name, speed in one["speeds"]:
-            found[part, name].append(speed)
+    for part in ("train", "score"):
+        for one in rounds:
+            found[part, one["contender"]].append(one[part])
     return [
         {
             "part": part,
@@ -229,13 +228,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="processes [%(default)s]")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--round", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--contender", help=argparse.SUPPRESS)  # one round of it alone
     options = parser.parse_args()
-    if options.round:
-        options.round.write_text(json.dumps(measure(options)))
+    if options.contender:
+        options.output.write_text(json.dumps(measure(options.contender, options)))
         return
+    names = ["ours", *LAYOUTS]
+    if find_spec("torch") is None:
+        print("PyTorch is not installed: ours alone")
+        names = ["ours"]
     begin = time.monotonic()
-    rounds = [measure_apart(options) for _ in range(options.rounds)]
+    rounds = [measure_apart(name, options) for _ in range(options.rounds) for name in names]
     config = config_of(options.size)
     peers.record(
         options.output,
