@@ -18,7 +18,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_curve
 
 from sparse_ad.heatmaps import COLOURS, overlay, to_rgb
-from sparse_ad.losses import ACTIVE
+from sparse_ad.losses import share_active
 from sparse_ad.pictures import Picture
 
 NORMAL, ANOMALOUS, CONTOUR = "#0072B2", "#D55E00", "#56F0FF"
@@ -162,7 +162,7 @@ def draw_latents(latents: tuple[Float[np.ndarray, "n l"], ...] | None) -> Figure
             continue
         size = np.abs(codes)
         shares = size / np.maximum(size.max(1, keepdims=True), 1e-30)
-        active = f"{name}: {(shares > ACTIVE).mean():.1%} active"
+        active = f"{name}: {share_active(codes).mean():.1%} active"
         style = {"bins": np.linspace(0, 1, 51), "weights": np.full(shares.size, 1 / shares.size)}
         line = {"histtype": "step", "linewidth": 1.5, "color": colour, "label": active}
         axes.hist(shares.ravel(), **style, **line)

@@ -105,18 +105,6 @@ def batch_of(method: Method, images: Held, places: Int[Array, " n"]) -> Maps:
     return method.features.extract(share(to_float(some)))
 
 
-def take_step(
-    method: Method,
-    state: State,
-    images: Held,
-    places: Int[Array, " n"],
-    key: Key,
-    step: Int[Array, ""],
-) -> tuple[State, Info]:
-    """Takes a step on the images at `places`."""
-    return method.update(jax.random.fold_in(key, step), state, batch_of(method, images, places))
-
-
 def take_steps(
     method: Method,
     state: State,
@@ -132,13 +120,17 @@ def take_steps(
     unrolled, fused and rounded otherwise.
     """
 
+    def step(state: State, turn: Int[Array, ""]) -> tuple[State, Info]:
+        batch = batch_of(method, images, places[turn])
+        return method.update(jax.random.fold_in(key, done + turn), state, batch)
+
     def turn_once(turn, loop):
         state, info = loop
-        state, found = take_step(method, state, images, places[turn], key, done + turn)
+        state, found = step(state, turn)
         info = {name: info[name].at[turn].set(value) for name, value in found.items()}
         return lax.with_sharding_constraint(state, everywhere()), info
 
-    like = jax.eval_shape(partial(take_step, method), state, images, places[0], key, done)[1]
+    like = jax.eval_shape(step, state, 0)[1]
     info = {name: jnp.zeros(len(places), value.dtype) for name, value in like.items()}
     return lax.fori_loop(0, count, turn_once, (state, info))
 
