@@ -22,9 +22,9 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from sparse_ad.commandline import add_config, check_fields, set_up_log, tell
 from sparse_ad.errors import UserError
-from sparse_ad.stopping import Stopped, end_cleanly
+from sparse_ad.system.command_line import add_config, check_fields, set_up_log, tell
+from sparse_ad.system.signals import Stopped, end_cleanly
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to run: a file of configs/. Default: configs/quickstart.py."
@@ -40,9 +40,11 @@ RECORD = flags.DEFINE_string(
 
 
 def main(_) -> None:
-    from sparse_ad import stages, study  # after the flags: --help need not wait for JAX
-    from sparse_ad.files import read_json, write_json
-    from sparse_ad.study_grid import require_kind
+    # after the flags: --help need not wait for JAX
+    from sparse_ad import stages
+    from sparse_ad.studies import run as studies
+    from sparse_ad.studies.grid import require_kind
+    from sparse_ad.system.files import read_json, write_json
 
     config = CONFIG.value
     require_kind(config, MODE.value == "study")
@@ -52,7 +54,7 @@ def main(_) -> None:
         stages.predict(config, folder, images, Path(OUTPUT.value or folder / "predictions"))
     else:
         work = {"run": stages.run, "fit": stages.fit, "evaluate": stages.evaluate_fitted}
-        (work | {"study": study.run})[MODE.value](config, folder)
+        (work | {"study": studies.run})[MODE.value](config, folder)
     results = {"run": "results.json", "evaluate": "results.json", "study": "study.json"}
     if RECORD.value and MODE.value in results:
         write_json(RECORD.value, read_json(folder / results[MODE.value]))

@@ -22,12 +22,14 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
-from sparse_ad import data, environment, stages, train  # noqa: E402
-from sparse_ad.commandline import set_up_log  # noqa: E402
+from sparse_ad import data, stages  # noqa: E402
 from sparse_ad.data.decode import decode  # noqa: E402
-from sparse_ad.data.defects import DEFECTS  # noqa: E402
-from sparse_ad.files import read_json, write_json  # noqa: E402
-from sparse_ad.scoring import score_images  # noqa: E402
+from sparse_ad.data.sources.defects import DEFECTS  # noqa: E402
+from sparse_ad.evaluation.scoring import score_images  # noqa: E402
+from sparse_ad.fitting import loop  # noqa: E402
+from sparse_ad.system import environment  # noqa: E402
+from sparse_ad.system.command_line import set_up_log  # noqa: E402
+from sparse_ad.system.files import read_json, write_json  # noqa: E402
 from sparse_ad.types import Example  # noqa: E402
 
 WEAK = (0.1, 0.5)  # how much of a planted defect is blended in
@@ -148,7 +150,7 @@ def measure(variant: str, fields: dict, options) -> dict:
     method, score = stages.build(config)
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
-        params, _ = train.fit(method, config, splits.train, Path(folder))
+        params, _ = loop.fit(method, config, splits.train, Path(folder))
         seconds = time.monotonic() - start
 
     def scores(examples) -> np.ndarray:

@@ -30,10 +30,10 @@ TARGET = 3e9  # bytes
 
 
 def main(_) -> None:
-    from sparse_ad import environment
-    from sparse_ad.commandline import set_up_log
-    from sparse_ad.data.textures import TEXTURES
-    from sparse_ad.files import write_json
+    from sparse_ad.data.sources.textures import TEXTURES
+    from sparse_ad.system import environment
+    from sparse_ad.system.command_line import set_up_log
+    from sparse_ad.system.files import write_json
 
     set_up_log()
     texture = TEXTURES["tile"](np.random.default_rng(0), (SIDE.value, SIDE.value))[..., 1]

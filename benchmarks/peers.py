@@ -18,10 +18,10 @@ import numpy as np  # noqa: E402
 from skimage import data  # noqa: E402
 
 from configs.base import get_config  # noqa: E402
-from sparse_ad import environment  # noqa: E402
-from sparse_ad.files import write_json  # noqa: E402
 from sparse_ad.sparse.coder import sparse_coder  # noqa: E402
 from sparse_ad.sparse.dictionary import begin_dictionary, learn  # noqa: E402
+from sparse_ad.system import environment  # noqa: E402
+from sparse_ad.system.files import write_json  # noqa: E402
 
 PENALTY = 1.0
 ATOMS = 200

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import jax
 
-from sparse_ad import data, evaluate, methods, report, train
-from sparse_ad.data.folder import list_images
+from sparse_ad import data, methods
+from sparse_ad.data.sources.folder import list_images
 from sparse_ad.devices import by_image, mesh
 from sparse_ad.errors import UserError
-from sparse_ad.files import read_json, write_json
-from sparse_ad.pictures import gather_pictures
-from sparse_ad.types import Example, Method, Splits
-from sparse_ad.workdir import (
+from sparse_ad.evaluation import protocol
+from sparse_ad.fitting import loop
+from sparse_ad.report import page
+from sparse_ad.report.pictures import gather_pictures
+from sparse_ad.system.files import read_json, write_json
+from sparse_ad.system.workdir import (
     CALIBRATION,
     is_finished,
     is_fitted,
@@ -22,6 +24,7 @@ from sparse_ad.workdir import (
     plain,
     require_fitted,
 )
+from sparse_ad.types import Example, Method, Splits
 
 log = logging.getLogger(__name__)
 UNKNOWN = dict.fromkeys(("kind", "group", "label"))  # of new images
@@ -42,7 +45,7 @@ def run(config, workdir: Path) -> None:
     """Fits, evaluates and reports; a workdir that holds all of it is left as it is."""
     if is_finished(workdir, config):
         log.info("%s is finished already: see %s", workdir, workdir / "report.html")
-        print(report.format_results(read_json(workdir / "results.json")))
+        print(page.format_results(read_json(workdir / "results.json")))
         return
     method, score = build(config)
     splits = load_data(config)
@@ -56,7 +59,7 @@ def evaluate_fitted(config, workdir: Path) -> None:
     require_fitted(workdir, config)
     method, score = build(config)
     splits = load_data(config)
-    params = train.load(method, config, workdir, splits.train)
+    params = loop.load(method, config, workdir, splits.train)
     open_workdir(workdir, config)
     record = read_json(workdir / "fit.json")
     calibration = calibrate(score, params, config, splits, workdir)
@@ -69,19 +72,19 @@ def predict(config, workdir: Path, images: Path, output: Path) -> None:
     calibration = read_json(workdir / "calibration.json", CALIBRATION)
     examples = [Example(path, 0, "", None, path.name, path.name) for path in list_images(images)]
     method, score = build(config)
-    params = train.load(method, config, workdir)
+    params = loop.load(method, config, workdir)
     rows = []
     with stage("predict"):
-        for found in evaluate.predict(score, params, examples, calibration, config):
+        for found in protocol.predict(score, params, examples, calibration, config):
             rows.append(found.row | UNKNOWN)
             if found.problem:
                 log.warning("skipped: %s", found.problem)
             else:
                 name = f"{found.row['path']}.png"
-                report.write_overlay(
+                page.write_overlay(
                     output / "overlays" / name, found.image, found.map, calibration["scale"]
                 )
-        report.write_scores(output / "scores.csv", rows)
+        page.write_scores(output / "scores.csv", rows)
     flagged = sum(bool(row["flagged"]) for row in rows)
     print(
         f"{flagged} of {len(rows)} images flagged: {output / 'scores.csv'}, {output / 'overlays'}"
@@ -94,10 +97,10 @@ def build(config):
     Raises: UserError for a field out of range, or a method that does not fit the images.
     """
     data.check(config.data, config.seed)
-    train.check(config)
-    evaluate.check(config.evaluation)
+    loop.check(config)
+    protocol.check(config.evaluation)
     method = methods.build(config)
-    train.state_like(method, config)
+    loop.state_like(method, config)
     for section in ("features", "method"):
         fields = ", ".join(f"{name} {value}" for name, value in config[section].items())
         log.info("%s: %s", section, fields)
@@ -127,7 +130,7 @@ def load_data(config) -> Splits:
 def prepare(method, score, config, splits: Splits, workdir: Path):
     """Returns fitted parameters, the record of the fit, and the calibration."""
     with stage("fit"):
-        params, record = train.fit(method, config, splits.train, workdir)
+        params, record = loop.fit(method, config, splits.train, workdir)
     log.info("fitted: %s", ", ".join(f"{k} {v:.4g}" for k, v in record["last"].items()))
     return params, record, calibrate(score, params, config, splits, workdir)
 
@@ -135,29 +138,29 @@ def prepare(method, score, config, splits: Splits, workdir: Path):
 def calibrate(score, params, config, splits: Splits, workdir: Path) -> dict:
     """Sets the threshold on held-out normal images; written to calibration.json."""
     with stage("calibrate"):
-        calibration = evaluate.calibrate(score, params, splits.calibration, config)
+        calibration = protocol.calibrate(score, params, splits.calibration, config)
     calibration["evaluation"] = plain(config)["evaluation"]
     write_json(workdir / "calibration.json", calibration)
     for each in calibration["skipped"]:
         log.warning("left out of the calibration: %s", each["problem"])
     threshold = calibration["threshold"]
-    log.info("threshold %.4g: %s", threshold["value"], report.describe_threshold(threshold))
+    log.info("threshold %.4g: %s", threshold["value"], page.describe_threshold(threshold))
     return calibration
 
 
 def measure(method, score, params, config, splits, calibration, record, workdir: Path) -> None:
     """Evaluates on the test images and writes results and report."""
     with stage("evaluate"):
-        results, rows = evaluate.evaluate(score, params, splits, calibration, config, record)
+        results, rows = protocol.evaluate(score, params, splits, calibration, config, record)
         results["features"] = method.features.identity  # the hash of the weights is in it
     info = results["score_info"].items()
     log.info("scoring: %s", ", ".join(f"{name} {value:.4g}" for name, value in info))
     with stage("report"):
         pictures = gather_pictures(method, score, params, splits.test, rows, config)
-        page = report.write_report(workdir, results, rows, pictures)
-    report.write_results(workdir, results, rows)  # last: their presence says "finished"
-    print(report.format_results(results))
-    print(f"report: {page}")
+        path = page.write_report(workdir, results, rows, pictures)
+    page.write_results(workdir, results, rows)  # last: their presence says "finished"
+    print(page.format_results(results))
+    print(f"report: {path}")
 
 
 @contextmanager

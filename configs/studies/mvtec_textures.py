@@ -11,7 +11,7 @@ Published image AUROC, mean: sparse coding 0.85, MLF-SC 0.97. Ours: not measured
 """
 
 from configs.studies import base
-from sparse_ad.study_grid import Block, Row
+from sparse_ad.studies.grid import Block, Row
 
 CATEGORIES = ("carpet", "grid", "leather", "tile", "wood")
 

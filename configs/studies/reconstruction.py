@@ -16,7 +16,7 @@ AnoGAN 0.90 / 0.18. Ours: results/studies, shown in the README.
 
 from configs.studies import base
 from configs.studies.zhao_karray import CHECKS
-from sparse_ad.study_grid import Block, Row
+from sparse_ad.studies.grid import Block, Row
 
 AE = ("data.size=(64, 64)", "method.tile=()", "fit.learning_rate=1e-3")
 GAN = ("data.size=(64, 64)", "fit.batch_size=16", "net.widths=(32, 64, 128, 256)")

@@ -21,7 +21,7 @@ Ours: results/studies, shown in the README.
 
 from configs.studies import base
 from configs.studies.zhao_karray import REDUCED
-from sparse_ad.study_grid import Block, Row
+from sparse_ad.studies.grid import Block, Row
 
 SCHEDULE = (*REDUCED, "fit.passes=16")
 MEAN = "net.penalty_reduction=mean"

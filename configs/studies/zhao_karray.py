@@ -27,7 +27,7 @@ Published AUROC, ALL: baseline 0.59, VAE 0.63, CAE 0.68, CAE + sparse 0.72 (HAM1
 
 from configs.studies import base
 from sparse_ad.errors import require_choice
-from sparse_ad.study_grid import Block, Row
+from sparse_ad.studies.grid import Block, Row
 
 DETECTORS = (
     ("baseline", "Baseline", "ae_bce"),

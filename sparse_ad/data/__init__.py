@@ -1,7 +1,7 @@
 """Data: sources by name, and the splits of the protocol."""
 
-from sparse_ad.data import driver, elpv, folder, generated, ham10000
 from sparse_ad.data.decode import CHANNELS
+from sparse_ad.data.sources import driver, elpv, folder, generated, ham10000
 from sparse_ad.data.split import draw, hold_out
 from sparse_ad.errors import UserError, require, require_choice
 from sparse_ad.types import Splits

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from sparse_ad.devices import mesh
 from sparse_ad.errors import UserError
-from sparse_ad.files import write_bytes
+from sparse_ad.system.files import write_bytes
 from sparse_ad.types import Features, Maps
 
 FORMAT = 1  # of entries, and of what the networks compute: raised, it makes old entries unknown

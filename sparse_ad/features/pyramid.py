@@ -10,15 +10,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from sparse_ad.assets import cache_dir
 from sparse_ad.batching import in_groups
 from sparse_ad.data.decode import CHANNELS
 from sparse_ad.devices import by_image, replicate
 from sparse_ad.errors import require, require_choice
 from sparse_ad.features.backbones import BACKBONES, build_backbone
+from sparse_ad.features.backbones.layers import require_size
 from sparse_ad.features.cache import cached
-from sparse_ad.features.layers import require_size
 from sparse_ad.features.weights import load_weights
+from sparse_ad.system.assets import cache_dir
 from sparse_ad.types import PIXELS, Features, Maps
 
 IMMATERIAL = ("weights", "cache_gb")  # the weights' hash says what they are

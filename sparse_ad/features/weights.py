@@ -28,12 +28,12 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float
 
-from sparse_ad import assets
 from sparse_ad.errors import UserError, require_choice
 from sparse_ad.features.backbones import BACKBONES
+from sparse_ad.features.backbones.layers import Layout, Source
 from sparse_ad.features.formats import Arrays, read_arrays
-from sparse_ad.features.layers import Layout, Source
-from sparse_ad.files import write_bytes
+from sparse_ad.system import assets
+from sparse_ad.system.files import write_bytes
 
 
 class Weights(NamedTuple):

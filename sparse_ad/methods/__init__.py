@@ -3,14 +3,14 @@
 from sparse_ad.errors import require_choice
 from sparse_ad.features.pyramid import features
 from sparse_ad.methods.anogan import anogan
-from sparse_ad.methods.described import entropy, mean_colour, pooled_features
 from sparse_ad.methods.exemplar_coding import exemplar_coding
+from sparse_ad.methods.lifts.descriptors import entropy, mean_colour, pooled_features
+from sparse_ad.methods.lifts.patchwise import patchwise
+from sparse_ad.methods.lifts.reconstruction import reconstruction
+from sparse_ad.methods.lifts.tiles import tiled, tiling
 from sparse_ad.methods.mlf_sc import mlf_sc
-from sparse_ad.methods.patchwise import patchwise
 from sparse_ad.methods.pca import pca
-from sparse_ad.methods.reconstruction import reconstruction
 from sparse_ad.methods.sparse_coding import sparse_coding
-from sparse_ad.methods.tiled import tiled, tiling
 from sparse_ad.types import Method
 
 

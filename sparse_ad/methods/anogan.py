@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from sparse_ad.batching import in_groups
 from sparse_ad.data.decode import CHANNELS
 from sparse_ad.errors import require, require_choice
-from sparse_ad.methods.patchwise import only
+from sparse_ad.methods.lifts.patchwise import only
 from sparse_ad.nets.adversarial import Game, Player, Rules, begin, play
 from sparse_ad.nets.autoencoder import DTYPES
 from sparse_ad.nets.dcgan import Discriminator, Generator, layer_widths

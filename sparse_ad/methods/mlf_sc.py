@@ -14,14 +14,14 @@ from sparse_ad.batching import for_each
 from sparse_ad.devices import sum_by_image
 from sparse_ad.errors import require, require_choice
 from sparse_ad.patches import error_map, grid, pooling, resize_map, top_rows
-from sparse_ad.sparse.channelwise import (
+from sparse_ad.sparse.channels import (
     ChannelStatistics,
     begin_channels,
     code_map,
     learn_channels,
     windows,
 )
-from sparse_ad.sparse.tiny import learning_solver, tiny_solver
+from sparse_ad.sparse.solvers.gram import learning_solver, tiny_solver
 from sparse_ad.types import Explanation, Key, Maps, Method, Scores
 
 STANDARDISE = ("none", "image", "training")

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from sparse_ad.moments import whitening_axes
+from sparse_ad.methods.moments import whitening_axes
 from sparse_ad.sparse.coder import in_chunks
 from sparse_ad.sparse.dictionary import unit
 from sparse_ad.sparse.lasso import product

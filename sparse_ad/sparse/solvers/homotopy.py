@@ -14,13 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from sparse_ad.sparse.descent import conclude
-from sparse_ad.sparse.lasso import (
-    Lasso,
-    Solution,
-    certify,
-    product,
-    residual_correlation,
-)
+from sparse_ad.sparse.lasso import Lasso, Solution, certify, product, residual_correlation
 
 MIN_PIVOT = 1e-5  # squared distance of a unit atom from the span of the support, below which
 # the atom is as good as in it, and float32 could not tell its coefficient

@@ -1,0 +1,1 @@
+"""The evaluation protocol: calibration, thresholds, metrics with intervals, comparisons."""

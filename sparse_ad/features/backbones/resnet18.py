@@ -1,0 +1,100 @@
+"""ResNet-18 up to its third stage, batch norms folded into the convolutions.
+
+Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, Table 1; strides and
+padding as torchvision has them.
+
+| layer | stride | channels | |
+|---|---|---|---|
+| conv1 | 2 | 64 | after its ReLU, before the pooling |
+| layer1 | 4 | 64 | after the ReLU of its last block, like the next two |
+| layer2 | 8 | 128 | |
+| layer3 | 16 | 256 | |
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Network, Source
+
+WIDTHS = (64, 128, 256)  # channels of each stage
+
+LAYERS: dict[str, Layer] = {
+    "conv1": Layer(2, 64),
+    "layer1": Layer(4, 64),
+    "layer2": Layer(8, 128),
+    "layer3": Layer(16, 256),
+}
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a short cut, which is a 1x1 convolution where shapes differ."""
+
+    channels: int
+    stride: int
+    dtype: Any
+    conv: Callable
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 o"]:
+        common = {"dtype": self.dtype, "conv": self.conv}
+        y = Convolution(self.channels, 3, self.stride, 1, name="conv1", **common)(x)
+        y = Convolution(self.channels, 3, 1, 1, name="conv2", **common)(nn.relu(y))
+        if self.stride > 1 or x.shape[-1] != self.channels:
+            x = Convolution(self.channels, 1, self.stride, 0, name="downsample", **common)(x)
+        return nn.relu(x + y)
+
+
+class ResNet18(Network):
+    """Returns the `layers` of images that are RGB, less their mean and over their deviation."""
+
+    table: ClassVar = LAYERS
+    widths: tuple[int, ...] = WIDTHS
+
+    def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
+        common = {"dtype": self.dtype, "conv": self.conv}
+        x = nn.relu(Convolution(self.widths[0], 7, 2, 3, name="conv1", **common)(x))
+        yield "conv1", x
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage, width in enumerate(self.widths, 1):
+            for block in range(2):
+                stride = 2 if stage > 1 and block == 0 else 1
+                x = Block(width, stride, name=f"layer{stage}_{block}", **common)(x)
+            yield f"layer{stage}", x
+
+
+def _torchvision_name(path: str) -> str:
+    """Returns "layer2.0.downsample.0" for "layer2_0/downsample"."""
+    name = path.replace("_", ".").replace("/", ".")
+    return f"{name}.0" if name.endswith("downsample") else name
+
+
+def _folded(path: str) -> Source:
+    name = _torchvision_name(path)
+    return Source(f"{name}.weight", f"{name}.bias")
+
+
+def _unfolded(path: str) -> Source:
+    name = _torchvision_name(path)
+    norm = name[:-1] + "1" if "downsample" in name else name.replace("conv", "bn")
+    return Source(f"{name}.weight", norm=norm)
+
+
+_TORCHVISION = Layout(
+    title="torchvision: RGB, mean and deviation of ImageNet",
+    order="oihw",
+    source=_unfolded,
+    mean=(0.485, 0.456, 0.406),
+    deviation=(0.229, 0.224, 0.225),
+    epsilon=1e-5,
+)
+
+LAYOUTS = (
+    _TORCHVISION,
+    _TORCHVISION._replace(
+        title="torchvision, batch norms folded: RGB, mean and deviation of ImageNet",
+        source=_folded,
+    ),
+)

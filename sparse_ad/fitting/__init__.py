@@ -1,0 +1,1 @@
+"""Fitting: the loop, its steps, checkpoints and logs."""

@@ -1,0 +1,220 @@
+"""Figures of a report, drawn on Agg without pyplot: no global state, no display.
+
+Colours can be told apart by colour-blind readers (Okabe and Ito). Heat maps share one scale, set
+by normal images (see `evaluate.calibrate`), so that equal colours mean equal scores everywhere.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from scipy import ndimage
+from sklearn.metrics import roc_curve
+
+from sparse_ad.nets.losses import share_active
+from sparse_ad.report.heatmaps import COLOURS, overlay, to_rgb
+from sparse_ad.report.pictures import Picture
+
+NORMAL, ANOMALOUS, CONTOUR = "#0072B2", "#D55E00", "#56F0FF"
+MAX_ATOMS = 400  # of a mosaic: more could not be seen
+
+
+def render(figure: Figure) -> bytes:
+    """Returns the figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def draw_histogram(rows: Sequence[dict[str, Any]], threshold: float) -> Figure:
+    """Draws how the scores of normal and anomalous images are spread, and the threshold."""
+    figure, axes = _figure(6.4, 3.8)
+    scores = np.array([row["score"] for row in rows])
+    wide = scores.min() > 0 and scores.max() > 30 * np.median(scores)  # a tail would hide the rest
+    bounds = scores.min(), max(scores.max(), scores.min() + 1e-6 * max(1.0, abs(scores.min())))
+    edges = np.geomspace(*bounds, 31) if wide else np.linspace(*bounds, 31)
+    for label, name, colour in ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS)):
+        some = [row["score"] for row in rows if row["label"] == label]
+        style = {"bins": edges, "color": colour}
+        axes.hist(some, alpha=0.35, label=f"{name} ({len(some)})", **style)
+        axes.hist(some, histtype="step", linewidth=1.5, linestyle="-" if label else "--", **style)
+    axes.axvline(threshold, color="black", linewidth=1.5, label=f"threshold {threshold:.4g}")
+    axes.set(xlabel="image score", ylabel="test images", xscale="log" if wide else "linear")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    add_legend(figure, axes)
+    return figure
+
+
+def draw_roc(rows: Sequence[dict[str, Any]], results: dict[str, Any]) -> Figure | None:
+    """Draws the ROC curve and the point at which the threshold works; None with one class."""
+    auroc, r1, r2 = (results["image"][name] for name in ("auroc", "r1", "r2"))
+    if auroc["value"] is None:
+        return None
+    figure, axes = _figure(4.8, 4.8)
+    label, score = ([row[name] for row in rows] for name in ("label", "score"))
+    alarms, hits, _ = roc_curve(label, score)
+    interval = f"AUROC {auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})"
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":", label="chance")
+    axes.plot(alarms, hits, color=NORMAL, linewidth=2, label=interval)
+    point = 1 - r1["value"], r2["value"]
+    axes.plot(*point, "o", color=ANOMALOUS, markersize=9, clip_on=False, label="at the threshold")
+    axes.set(
+        xlabel="false-alarm rate (share of normal images flagged)",
+        ylabel="detection rate (share of anomalous images flagged)",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+    )
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def draw_examples(pictures: Sequence[Picture], scale: dict[str, float]) -> Figure | None:
+    """Draws each image with the outline of its mask, and below it the heat map over the image."""
+    if not pictures:
+        return None
+    figure = Figure(figsize=(1.9 * len(pictures) + 0.9, 4.3), layout="constrained")
+    axes = figure.subplots(2, len(pictures), squeeze=False)
+    for picture, (above, below) in zip(pictures, axes.T, strict=True):
+        show_image(above, to_rgb(picture.image))
+        show_image(below, overlay(picture.image, picture.map, scale))
+        for panel in (above, below):
+            outline_mask(panel, picture.mask)
+        above.set_title(caption(picture), fontsize=8)
+    axes[0, 0].set_ylabel("image")
+    axes[1, 0].set_ylabel("heat map")
+    _colour_bar(figure, axes, scale)
+    return figure
+
+
+def draw_reconstructions(pictures: Sequence[Picture]) -> Figure | None:
+    """Draws original, reconstruction and difference, a row each as in Fig. 1 of the MLF-SC paper.
+
+    Differences share one scale; its end is passed by 0.1 % of the pixels, lest one spoil it.
+    """
+    shown = [picture for picture in pictures if picture.reconstruction is not None]
+    if not shown:
+        return None
+    figure = Figure(figsize=(7.2, 2 * len(shown) + 0.4), layout="constrained")
+    axes = figure.subplots(len(shown), 3, squeeze=False)
+    apart = [np.abs(each.image - each.reconstruction).mean(-1) for each in shown]
+    most = float(np.quantile(apart, 0.999)) or 1.0
+    for picture, difference, panels in zip(shown, apart, axes, strict=True):
+        show_image(panels[0], to_rgb(picture.image))
+        outline_mask(panels[0], picture.mask)
+        show_image(panels[1], to_rgb(picture.reconstruction))
+        drawn = show_image(panels[2], difference, cmap="inferno", vmin=0, vmax=most)
+        panels[0].set_ylabel(caption(picture), fontsize=8)
+    for panel, name in zip(axes[0], ("original", "reconstruction", "difference"), strict=True):
+        panel.set_title(name, fontsize=10)
+    bar = figure.colorbar(drawn, ax=axes[:, 2], shrink=0.6, extend="max")
+    bar.set_label("|original − reconstruction| (pixels 0..1)")
+    return figure
+
+
+def draw_atoms(atoms: Float[np.ndarray, "k h w c"] | None) -> Figure | None:
+    """Draws a mosaic of atoms, smooth ones first, each on its own grey (or colour) scale.
+
+    Atoms are of unit norm and their signs are arbitrary: only the pattern matters. The first
+    MAX_ATOMS are shown, and their features averaged where they are neither grey nor RGB.
+    """
+    if atoms is None or not len(atoms):
+        return None
+    atoms = np.asarray(atoms, np.float64)
+    atoms = atoms if atoms.shape[-1] in (1, 3) else atoms.mean(-1, keepdims=True)
+    shown = atoms[np.argsort(_roughness(atoms))][:MAX_ATOMS]
+    low, high = (bound(shown, axis=(1, 2, 3), keepdims=True) for bound in (np.min, np.max))
+    tiles = (shown - low) / np.maximum(high - low, 1e-12)
+    across = int(np.ceil(np.sqrt(2 * len(tiles))))
+    down = -(-len(tiles) // across)
+    framed = np.pad(
+        tiles, ((0, down * across - len(tiles)), (1, 1), (1, 1), (0, 0)), constant_values=1
+    )
+    height, width, channels = framed.shape[1:]
+    mosaic = framed.reshape(down, across, height, width, channels).swapaxes(1, 2)
+    figure, axes = _figure(8, 8 * down * height / (across * width) + 0.4)
+    show_image(axes, to_rgb(mosaic.reshape(down * height, across * width, channels)))
+    some = len(shown) if len(shown) == len(atoms) else f"{len(shown)} of {len(atoms)}"
+    axes.set_title(f"{some} atoms, smooth ones first", fontsize=10)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def draw_latents(latents: tuple[Float[np.ndarray, "n l"], ...] | None) -> Figure | None:
+    """Draws how the units' values are spread, in shares of an image's largest, and how many count.
+
+    A decoder undoes any scale of the latent, so that only shares can be compared.
+    """
+    if latents is None:
+        return None
+    figure, axes = _figure(6.4, 3.8)
+    for codes, name, colour in zip(
+        latents, ("normal", "anomalous"), (NORMAL, ANOMALOUS), strict=True
+    ):
+        if not len(codes):
+            continue
+        size = np.abs(codes)
+        shares = size / np.maximum(size.max(1, keepdims=True), 1e-30)
+        active = f"{name}: {share_active(codes).mean():.1%} active"
+        style = {"bins": np.linspace(0, 1, 51), "weights": np.full(shares.size, 1 / shares.size)}
+        line = {"histtype": "step", "linewidth": 1.5, "color": colour, "label": active}
+        axes.hist(shares.ravel(), **style, **line)
+    axes.set(xlabel="size of a unit, in its image's largest", ylabel="share of units", yscale="log")
+    add_legend(figure, axes)
+    return figure
+
+
+def _figure(width: float, height: float):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def add_legend(figure: Figure, axes, columns: int = 3) -> None:
+    """Adds the legend of a panel above all of the figure."""
+    style = {"loc": "outside upper center", "ncols": columns, "frameon": False}
+    figure.legend(*axes.get_legend_handles_labels(), **style)
+
+
+def show_image(axes, image, **style):
+    """Shows an image or map without ticks; returns what a colour bar needs."""
+    axes.set(xticks=[], yticks=[])
+    return axes.imshow(image, interpolation="nearest", **style)
+
+
+def outline_mask(axes, mask) -> None:
+    """Outlines the mask from a little outside, so that thin defects stay in sight."""
+    wide = ndimage.binary_dilation(mask, iterations=max(1, min(mask.shape) // 64))
+    if wide.any() and not wide.all():
+        axes.contour(wide, levels=[0.5], colors=[CONTOUR], linewidths=1)
+
+
+def caption(picture: Picture) -> str:
+    """Names an image in three short lines: file, kind and score, verdict."""
+    row, name = picture.row, PurePath(picture.row["path"]).name
+    name = name if len(name) <= 22 else f"{name[:9]}…{name[-12:]}"
+    kind = row["kind"] if len(row["kind"]) <= 22 else f"{row['kind'][:21]}…"
+    return f"{name}\n{kind}: {row['score']:.4g}\n{'flagged' if row['flagged'] else 'not flagged'}"
+
+
+def _colour_bar(figure: Figure, axes, scale: dict[str, float]) -> None:
+    heat = ScalarMappable(Normalize(scale["low"], scale["high"]), COLOURS)
+    bar = figure.colorbar(heat, ax=axes, shrink=0.8, pad=0.02, extend="both")
+    ticks = [scale[name] for name in ("low", "limit", "high")]
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
+    bar.set_label("pixel score (middle: limit of normal images)")
+
+
+def _roughness(atoms: Float[np.ndarray, "k h w c"]) -> Float[np.ndarray, " k"]:
+    """Squared differences of neighbours against the atom's own energy around its mean."""
+    energy = atoms.var(axis=(1, 2, 3)) * atoms[0].size
+    steps = sum((np.diff(atoms, axis=axis) ** 2).sum(axis=(1, 2, 3)) for axis in (1, 2))
+    return steps / np.maximum(energy, 1e-12)

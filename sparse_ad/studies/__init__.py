@@ -1,0 +1,1 @@
+"""Studies: grids of detectors, data sets and seeds, and their tables."""

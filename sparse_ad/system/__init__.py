@@ -1,0 +1,1 @@
+"""The world outside: command line, work folders, files, downloads, environment, signals."""

@@ -1,0 +1,296 @@
+"""From images to maps: each step against numpy, on a thin network with random weights."""
+
+from functools import cache, partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.base import get_config
+from sparse_ad.batching import in_groups
+from sparse_ad.errors import UserError
+from sparse_ad.features import backbones, pyramid
+from sparse_ad.features.backbones.vgg16 import VGG16
+from sparse_ad.types import PIXELS
+
+SIDE = 16
+thin = partial(VGG16, widths=(4, 5, 6, 7, 8))
+FIELDS = {"backbone": "vgg16", "layers": ("relu1_2", "relu2_2")}
+
+
+@cache
+def weights(name: str = "vgg16", path: str = ""):
+    """None is zero, and they are the same each time."""
+    shape = np.zeros((1, SIDE, SIDE, 3), np.float32)
+    like = jax.eval_shape(thin(("relu5_3",)).init, jax.random.key(0), shape)["params"]
+    rng = np.random.default_rng(1)
+
+    def draw(leaf):
+        scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) == 4 else 0.1
+        return rng.normal(0, scale, leaf.shape).astype(np.float32)
+
+    mean, deviation = np.float32([0.5, 0.4, 0.3]), np.float32([0.2, 0.25, 0.3])
+    params = jax.tree.map(draw, like)
+    return SimpleNamespace(params=params, mean=mean, deviation=deviation, sha256="random")
+
+
+@pytest.fixture(autouse=True)
+def thin_network(monkeypatch, tmp_path):
+    known = backbones.BACKBONES["vgg16"]._replace(module=thin)
+    monkeypatch.setitem(backbones.BACKBONES, "vgg16", known)
+    monkeypatch.setattr(pyramid, "load_weights", lambda name, path: weights(name))
+    monkeypatch.setattr(pyramid, "cache_dir", lambda: tmp_path)
+
+
+def config_of(**fields):
+    config = get_config().features
+    config.update({**FIELDS, **fields})
+    return config
+
+
+def frozen():
+    return weights().params, weights().mean, weights().deviation
+
+
+def images_of(count: int = 3, channels: int = 3, side: int = SIDE) -> np.ndarray:
+    shape = (count, side, side, channels)
+    return np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+
+
+def maps_of(images: np.ndarray, **fields) -> dict[str, np.ndarray]:
+    look = jax.jit(partial(pyramid.extract_maps, pyramid.plan(config_of(**fields))))
+    return jax.device_get(look(frozen(), images))
+
+
+@cache
+def plain(shrink: int = 1) -> dict[str, np.ndarray]:
+    """The network's own answer, of images shrunk by hand: all of a batch at once."""
+    images = images_of()
+    side = SIDE // shrink
+    blocks = images.reshape(len(images), side, shrink, side, shrink, 3)
+    ready = (blocks.max((2, 4)) - weights().mean) / weights().deviation
+    network = thin(FIELDS["layers"])
+    found = jax.jit(network.apply)({"params": weights().params}, ready.astype(np.float32))
+    return {name: np.asarray(each) for name, each in found.items()}
+
+
+def smoothed(maps: np.ndarray, side: int) -> np.ndarray:
+    """The mean over what there is of a window; an even one reaches further down and right."""
+    before, after = (side - 1) // 2, side // 2
+    found = np.zeros(maps.shape)
+    for row, column in np.ndindex(maps.shape[1:3]):
+        rows = slice(max(row - before, 0), row + after + 1)
+        columns = slice(max(column - before, 0), column + after + 1)
+        found[:, row, column] = maps[:, rows, columns].astype(np.float64).mean((1, 2))
+    return found
+
+
+# One image at a time against all at once: convolutions sum in another order.
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def test_layers_are_those_of_the_network():
+    found = maps_of(images_of())
+    assert list(found) == ["relu1_2", "relu2_2"]
+    assert found["relu1_2"].shape == (3, 16, 16, 4) and found["relu2_2"].shape == (3, 8, 8, 5)
+    for name, each in found.items():
+        np.testing.assert_allclose(each, plain()[name], **CLOSE)
+        assert each.max() > 0.1  # there is something to compare
+
+
+def test_shrunk_images_are_max_pooled():
+    """Each layer sees its own scale; the maps come in the order of the layers."""
+    found = maps_of(images_of(), shrink=(2, 1))
+    assert list(found) == ["relu1_2", "relu2_2"]
+    assert found["relu1_2"].shape == (3, 8, 8, 4)
+    np.testing.assert_allclose(found["relu1_2"], plain(2)["relu1_2"], **CLOSE)
+    np.testing.assert_allclose(found["relu2_2"], plain()["relu2_2"], **CLOSE)
+
+
+def test_power_smooth_and_crop_in_this_order():
+    found = maps_of(images_of(), power=0.5, smooth=3, crop=2)
+    for name, each in found.items():
+        expected = smoothed(plain()[name] ** 0.5, 3)[:, 2:-2, 2:-2]
+        # The root of a value near 0 makes more of its rounding: 1e-6 becomes 1e-3.
+        np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-3)
+        assert np.abs(smoothed(plain()[name], 3)[:, 2:-2, 2:-2] ** 0.5 - expected).max() > 1e-2
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+def test_mean_filter(side):
+    maps = np.random.default_rng(2).normal(size=(2, 5, 7, 3)).astype(np.float32)
+    found = pyramid.mean_filter(jnp.asarray(maps), side)
+    np.testing.assert_allclose(found, smoothed(maps, side), atol=1e-6)  # 25 terms about 1
+    flat = pyramid.mean_filter(jnp.ones((1, 4, 4, 1)), side)
+    np.testing.assert_allclose(flat, 1.0, rtol=1e-6)  # at the border, too
+
+
+def test_fused_layers_are_on_the_grid_of_the_first():
+    layers = ("relu2_2", "relu1_2")
+    found = maps_of(images_of(), layers=layers, fuse=True)
+    assert list(found) == ["relu2_2+relu1_2"]
+    fused = found["relu2_2+relu1_2"]
+    assert fused.shape == (3, 8, 8, 9)
+    np.testing.assert_allclose(fused[..., :5], plain()["relu2_2"], **CLOSE)
+    finer = plain()["relu1_2"]
+    expected = jax.image.resize(finer, (3, 8, 8, 4), "linear")
+    np.testing.assert_allclose(fused[..., 5:], expected, **CLOSE)
+    # Linear, with an antialias: two positions to one are a mean over 4, by 1 3 3 1.
+    weight = np.float64([1, 3, 3, 1]) / 8
+    inner = np.einsum("nabc,a,b->nc", finer[:, 3:7, 5:9], weight, weight)
+    np.testing.assert_allclose(fused[:, 2, 3, 5:], inner, **CLOSE)
+
+
+def test_crop_and_fuse():
+    """Each layer loses its own border before it is resized."""
+    found = maps_of(images_of(), crop=1, fuse=True)["relu1_2+relu2_2"]
+    assert found.shape == (3, 14, 14, 9)
+    np.testing.assert_allclose(found[..., :4], plain()["relu1_2"][:, 1:-1, 1:-1], **CLOSE)
+    expected = jax.image.resize(plain()["relu2_2"][:, 1:-1, 1:-1], (3, 14, 14, 5), "linear")
+    np.testing.assert_allclose(found[..., 4:], expected, **CLOSE)
+
+
+def test_grey_is_the_same_image_in_rgb():
+    grey = images_of(channels=1)
+    fields = {"layers": ("relu1_1",)}
+    found, expected = maps_of(grey, **fields), maps_of(np.repeat(grey, 3, axis=-1), **fields)
+    np.testing.assert_array_equal(found["relu1_1"], expected["relu1_1"])
+
+
+def test_features_look_on_every_device():
+    found = pyramid.features(config_of(layers=("relu1_1",), crop=2), (SIDE, SIDE))
+    assert found.border == 2
+    images = images_of(8)
+    maps = found.extract(images)["relu1_1"]
+    assert len(maps.sharding.device_set) == 8
+    expected = maps_of(images, layers=("relu1_1",), crop=2)["relu1_1"]
+    np.testing.assert_array_equal(maps, expected)
+
+
+def test_pixels_are_images():
+    found = pyramid.features(get_config().features, (SIDE, SIDE))
+    assert found is PIXELS
+    images = images_of()
+    assert found.extract(images)["pixels"] is images
+
+
+def identity(**fields) -> str:
+    return pyramid.features(config_of(**fields), (32, 32)).identity
+
+
+MATTERS = {
+    "backbone": ("vgg16", "resnet18"),
+    "layers": (("relu1_2", "relu2_2"), ("relu2_2", "relu1_2")),
+    "shrink": ((), (2, 1)),
+    "power": (1.0, 0.5),
+    "smooth": (1, 3),
+    "crop": (0, 1),
+    "fuse": (False, True),
+    "dtype": ("float32", "bfloat16"),
+}
+
+
+@pytest.mark.parametrize("field", [field for field in MATTERS if field != "backbone"])
+def test_what_matters_is_in_the_identity(field):
+    one, other = MATTERS[field]
+    assert identity(**{field: one}) == identity(**{field: one})
+    assert identity(**{field: one}) != identity(**{field: other})
+
+
+def test_weights_are_in_the_identity_but_not_where_they_lie(monkeypatch):
+    expected = identity()
+    assert identity(weights="elsewhere.npz") == expected
+    assert identity(cache_gb=1.0) == expected
+    changed = SimpleNamespace(**{**vars(weights()), "sha256": "another"})
+    monkeypatch.setattr(pyramid, "load_weights", lambda name, path: changed)
+    assert identity() != expected
+    known = set(get_config().features) - set(pyramid.IMMATERIAL)
+    # Whoever adds a field says here that it matters; the number at a time changes the rounding.
+    assert known == {*MATTERS, "at_a_time"}
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3])
+def test_any_number_of_images_has_the_bits_of_one(at_a_time):
+    images = images_of(7, side=8)
+    fields = {"layers": ("relu2_2",), "smooth": 3, "at_a_time": at_a_time}
+    look = jax.jit(partial(pyramid.extract_maps, pyramid.plan(config_of(**fields))))
+    alone = [look(frozen(), image[None])["relu2_2"] for image in images]
+    expected = np.concatenate(alone)
+    assert expected.max() > 0.1
+    for count in (2, 3, 7):
+        found = look(frozen(), images[:count])["relu2_2"]
+        np.testing.assert_array_equal(found, expected[:count])
+    np.testing.assert_array_equal(look(frozen(), images[::-1])["relu2_2"], expected[::-1])
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_groups_have_one_shape_and_padding_is_cut(size):
+    seen = []
+
+    def function(group):
+        seen.append(group["x"].shape)
+        return {"sum": group["x"].sum(-1) + group["y"], "twice": 2.0 * group["x"]}
+
+    for count in (1, 2, 3, 7):
+        x = np.arange(2.0 * count, dtype=np.float32).reshape(count, 2)
+        y = np.arange(count, dtype=np.float32)
+        found = in_groups(function, {"x": x, "y": y}, size)
+        np.testing.assert_array_equal(found["sum"], x.sum(-1) + y)
+        np.testing.assert_array_equal(found["twice"], 2.0 * x)
+    assert set(seen) == {(size, 2)}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("backbone", "vgg61"),
+        ("layers", ("relu9_9",)),
+        ("layers", ()),
+        ("layers", ("relu1_2", "relu1_2")),
+        ("shrink", (2,)),
+        ("shrink", (2, 0)),
+        ("crop", -1),
+        ("smooth", 0),
+        ("power", 0.0),
+        ("at_a_time", 0),
+        ("cache_gb", -1.0),
+        ("dtype", "float16"),
+    ],
+)
+def test_bad_fields_are_named(field, value):
+    shown = value[0] if value == ("relu9_9",) else value
+    with pytest.raises(UserError) as caught:
+        pyramid.features(config_of(**{field: value}), (SIDE, SIDE))
+    assert f"features.{field} = " in str(caught.value) and str(shown) in str(caught.value)
+
+
+def test_power_is_for_layers_behind_a_relu():
+    fields = {"layers": ("relu1_2", "conv2_2")}
+    with pytest.raises(UserError, match=r"features\.power = 0\.5: .*ReLU"):
+        pyramid.features(config_of(power=0.5, **fields), (SIDE, SIDE))
+    assert pyramid.features(config_of(power=1.0, **fields), (SIDE, SIDE))
+
+
+def test_a_crop_must_leave_something():
+    found = pyramid.features(config_of(crop=4), (SIDE, SIDE))
+    with pytest.raises(UserError, match=r"features\.crop = 4: .*relu2_2.* has 8 positions"):
+        jax.eval_shape(found.extract, jax.ShapeDtypeStruct((8, SIDE, SIDE, 3), jnp.float32))
+
+
+TOO_SMALL = [((), (7, 64), (8, 64)), ((1, 8), (64, 56), (64, 64))]  # shrink, size, one that does
+
+
+@pytest.mark.parametrize(("shrink", "size", "enough"), TOO_SMALL)
+def test_images_must_be_large_enough(shrink, size, enough):
+    fields = {"layers": ("relu1_2", "relu4_1"), "shrink": shrink}
+    with pytest.raises(UserError, match="layer relu4_1 needs 8 x 8 pixels"):
+        pyramid.features(config_of(**fields), size)
+    assert pyramid.features(config_of(**fields), enough)
+
+
+@pytest.mark.parametrize("field", ["data.size", "method.tile"])
+def test_what_gives_the_size_is_named(field):
+    with pytest.raises(UserError, match=rf"^{field} = \(7, 64\): "):
+        pyramid.features(config_of(layers=("relu4_1",)), (7, 64), field)

@@ -1,0 +1,157 @@
+"""The log of a fit: whole lines, no step twice, the same numbers for TensorBoard and in curves."""
+
+import json
+import struct
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.toy import fit, make_config, make_splits, mean_image, run
+
+from sparse_ad import stages
+from sparse_ad.errors import UserError
+from sparse_ad.fitting.metrics_log import MetricsLog, read_metrics
+from sparse_ad.report.curves import BINS, draw_curves
+from sparse_ad.report.page import write_report
+from sparse_ad.report.pictures import gather_pictures
+
+
+@pytest.mark.parametrize("damage", ['{"step": 3, "lo', "not json\n", "[1]\n", '{"step": "x"}\n'])
+def test_a_log_cut_in_mid_line_is_mended(tmp_path, damage):
+    path = tmp_path / "metrics.jsonl"
+    lines = ['{"step": 1, "loss": 0.1}\n', '{"step": 2, "loss": 0.30000000000000004}\n']
+    path.write_text("".join(lines) + damage)
+    log = MetricsLog(path, 2)
+    assert path.read_text() == "".join(lines) and log.last == {"loss": 0.30000000000000004}
+    log.add(3, {"loss": np.float32(0.5)})
+    log.flush()
+    assert path.read_text() == "".join(lines) + '{"step": 3, "loss": 0.5}\n'
+
+
+def test_a_log_that_misses_steps_is_told_of(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 0.1}\n{"st')
+    MetricsLog(path, 3)
+    assert "2 of 3 steps are missing" in caplog.text
+
+
+def events(folder):
+    """Reads event files by the definition of their format; the oracle is their own checksums."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            length, check = struct.unpack("<QI", content[:12])
+            record = content[12 : 12 + length]
+            assert check == masked_crc32c(content[:8])
+            assert struct.unpack("<I", content[12 + length : 16 + length]) == (
+                masked_crc32c(record),
+            )
+            found.append(Event.FromString(record))
+            content = content[16 + length :]
+    return found
+
+
+def shown(folder):
+    """What TensorBoard shows: a start at step s replaces all from s on. {step: {name: value}}"""
+    steps = {}
+    for event in events(folder):
+        if event.HasField("session_log"):
+            steps = {step: values for step, values in steps.items() if step < event.step}
+        elif event.HasField("summary"):
+            assert event.step not in steps
+            steps[event.step] = {value.tag: value.simple_value for value in event.summary.value}
+    return steps
+
+
+def test_steps_of_a_call_are_lines_and_events(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, 0)
+    loss, share = np.float32([0.5, 0.25, 0.1, 9.0]), jnp.arange(4.0)
+    assert log.add(1, {"loss": loss, "share": share}, 3) == 0  # not written yet
+    assert not path.exists()
+    assert log.add(4, {"loss": np.full(2, 0.05, np.float32), "share": np.ones(2)}, 2) == 3
+    log.sync()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == read_metrics(path)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [np.float32(line["loss"]) for line in lines] == [*loss[:3], *[np.float32(0.05)] * 2]
+    assert log.last == {"loss": lines[4]["loss"], "share": 1.0}
+    found = shown(tmp_path / "tensorboard")
+    for line in lines:  # single precision in both
+        assert found[line["step"]] == {name: line[name] for name in ("loss", "share")}
+    assert len(found) == 5
+
+
+def test_a_resumed_log_shows_no_step_twice(tmp_path):
+    for done, last in ((0, 5), (3, 4), (3, 8)):  # the second is killed before it gets further
+        log = MetricsLog(tmp_path / "metrics.jsonl", done)
+        for step in range(done + 1, last + 1):
+            log.add(step, {"loss": np.float32(step)})
+        log.sync()
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 9))
+    found = shown(tmp_path / "tensorboard")
+    assert found == {step: {"loss": step} for step in range(1, 9)}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_the_first_step_that_went_wrong_is_named_and_not_written(tmp_path, value):
+    log = MetricsLog(tmp_path / "metrics.jsonl", 10)
+    log.add(11, {"fine": np.ones(4), "loss": np.array([1.0, 2.0, value, value])}, 4)
+    with pytest.raises(UserError, match=r"step 13: loss is (nan|inf); lower fit.learning_rate"):
+        log.sync()
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [11, 12]
+
+
+def test_what_is_beyond_the_steps_of_a_call_may_be_anything(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    log.add(1, {"loss": np.array([1.0, np.nan])}, 1)
+    assert log.flush() == 1
+
+
+def drawn(lines):
+    """The curves of a figure: {title: (steps, values)}."""
+    figure = draw_curves(lines)
+    return {axes.get_title(): axes.lines[0].get_data() for axes in figure.axes if axes.lines}
+
+
+def test_curves_of_few_steps_are_the_numbers():
+    lines = [{"step": step, "loss": 1.0 / step, "share": 0.5} for step in range(1, 8)]
+    found = drawn(lines)
+    assert found.keys() == {"loss", "share"}
+    np.testing.assert_array_equal(found["loss"], (np.arange(1, 8), 1 / np.arange(1, 8)))
+
+
+def test_curves_of_many_steps_are_means():
+    """Checked by their sum, which groups of one size keep."""
+    count = 4 * BINS - 3
+    lines = [{"step": step, "loss": float(step % 7)} for step in range(1, count + 1)]
+    steps, values = drawn(lines)["loss"]
+    assert len(steps) == BINS
+    np.testing.assert_allclose(values[0], np.mean([1, 2, 3, 4]))
+    np.testing.assert_allclose(steps[1], 6.5)
+    total = 4 * values[:-1].sum() + values[-1]
+    np.testing.assert_allclose(total, sum(line["loss"] for line in lines))
+
+
+def test_curves_are_in_the_report(tmp_path):
+    """Written again without a log, the report shows none."""
+    splits, method = make_splits(), mean_image()
+    config, params, score = make_config(), fit(splits), stages.scoring(method)
+    _, results, rows = run(score, params, splits, config)
+    pictures = gather_pictures(method, score, params, splits.test, rows, config)
+    figure = tmp_path / "figures" / "curves.png"
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    page = write_report(tmp_path, results, rows, pictures).read_text("utf-8")
+    assert figure.exists() and 'alt="curves"' in page
+    (tmp_path / "metrics.jsonl").unlink()
+    page = write_report(tmp_path, results, rows, pictures).read_text("utf-8")
+    assert not figure.exists() and 'alt="curves"' not in page
+
+
+@pytest.mark.parametrize("lines", [[], [{"step": 1}]])
+def test_no_numbers_no_curves(lines):
+    assert draw_curves(lines) is None

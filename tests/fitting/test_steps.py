@@ -1,0 +1,196 @@
+"""Many steps in one program are those of one a call, in any number; images lose nothing."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.launching import learning_toy
+from helpers.made_up import data_config
+from helpers.toy import SIZE, examples, make_config
+from jax.sharding import AxisType
+
+from sparse_ad import devices
+from sparse_ad.data.decode import decode
+from sparse_ad.data.pipeline import training_batches, training_order
+from sparse_ad.data.resident import LEVELS, hold_images, to_float
+from sparse_ad.devices import mesh, replicate
+from sparse_ad.errors import UserError
+from sparse_ad.fitting import steps
+from sparse_ad.fitting.steps import Pace, places_of, resident_steps, steps_of, streamed_steps
+from sparse_ad.methods.lifts.tiles import tiled
+
+KEY = jax.random.key(3)
+IMAGES = examples(11, 0, "good", 1)
+
+
+def make(resident_gb=1.0):
+    config = make_config()
+    config.fit.batch_size = 8
+    config.fit.resident_gb = resident_gb
+    return config
+
+
+def assert_same_bits(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def take(source, lengths):
+    """Takes calls of these lengths; returns the state, and what each step measured."""
+    state, done, infos = replicate(learning_toy().init(KEY, source.first())), 0, []
+    for length in lengths:
+        state, found, taken = source.advance(state, done, length)
+        assert taken == length
+        infos += found["mean"][:taken].tolist()
+        done += taken
+    return np.asarray(state), infos
+
+
+@pytest.fixture(scope="module")
+def held():
+    return hold_images(IMAGES, make().data, 1e9)
+
+
+@pytest.fixture(scope="module")
+def source(held):
+    return resident_steps(learning_toy(), make(), held, KEY)
+
+
+def test_any_number_of_steps_a_call_gives_the_same_bits(source):
+    state, infos = take(source, [1] * 12)
+    for lengths in ([12], [3, 4, 5], [11, 1]):
+        assert_same_bits(take(source, lengths), (state, infos))
+
+
+def test_steps_are_those_of_eager_updates(source):
+    """Batch for batch and key for key, computed one by one."""
+    method, config = learning_toy(), make()
+    batches = training_batches(IMAGES, config.data, 8, config.seed)
+    state = None
+    for step, batch in enumerate(itertools.islice(batches, 5)):
+        maps = {"pixels": jnp.asarray(batch.image)}
+        state = method.init(KEY, maps) if state is None else state
+        state, _ = method.update(jax.random.fold_in(KEY, step), state, maps)
+    np.testing.assert_allclose(take(source, [5])[0], state, rtol=1e-6)  # fused otherwise
+
+
+@pytest.mark.parametrize("done", [0, 1, 9])
+def test_both_ways_see_the_same_batches(done):
+    order = training_order(len(IMAGES), 5)
+    streamed = training_batches(IMAGES, make().data, 4, 5, first=done)
+    expected = np.stack([batch.index for batch in itertools.islice(streamed, 9)])
+    np.testing.assert_array_equal(places_of(order, done, 9, 4), expected)
+
+
+def test_one_device_is_eight(source, held, monkeypatch):
+    """To the order of float32 sums."""
+    expected = take(source, [6])
+    assert mesh().size == 8
+    alone = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.local_devices()[:1])
+    monkeypatch.setattr(devices, "mesh", lambda: alone)
+    found = take(resident_steps(learning_toy(), make(), held, KEY), [6])
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_each_device_works_on_its_share(held):
+    seen = []
+
+    def update(key, state, maps):
+        jax.debug.inspect_array_sharding(maps["pixels"], callback=seen.append)
+        return state, {"mean": maps["pixels"].mean()}
+
+    take(resident_steps(learning_toy()._replace(update=update), make(), held, KEY), [2])
+    assert {each.shard_shape((8, SIZE, SIZE, 1)) for each in seen} == {(1, SIZE, SIZE, 1)}
+
+
+def test_tiles_are_cut_from_images_on_the_device(held):
+    """As from decoded ones: the same steps, to the rounding of float32."""
+    method, config = tiled(learning_toy(), (SIZE, SIZE), (16, 16), 0.25), make()
+    assert method.features.cheap
+    held_steps = resident_steps(method, config, held, KEY)
+    streamed = streamed_steps(method, config, IMAGES, KEY, 0)
+    found = [take_tiles(source, method) for source in (held_steps, streamed)]
+    np.testing.assert_allclose(*found, rtol=1e-6)
+
+
+def take_tiles(source, method):
+    state, done = replicate(method.init(KEY, source.first())), 0
+    assert state.shape == (16, 16, 1)
+    while done < 3:
+        state, _, taken = source.advance(state, done, 3 - done)
+        done += taken
+    return np.asarray(state)
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "cheap", "resident"),
+    [(1.0, True, True), (0.0, True, False), (1.0, False, False), (1e-6, True, False)],
+)
+def test_what_is_held(gigabytes, cheap, resident):
+    method = learning_toy()
+    method = method._replace(features=method.features._replace(cheap=cheap))
+    source = steps_of(method, make(gigabytes), IMAGES, KEY, 0)
+    state = replicate(method.init(KEY, source.first()))
+    assert source.advance(state, 0, 5)[2] == (5 if resident else 1)
+
+
+def test_a_small_device_holds_no_more_than_half(monkeypatch):
+    monkeypatch.setattr(steps, "room", lambda: 2 * 11 * SIZE * SIZE - 1)
+    source = steps_of(learning_toy(), make(), IMAGES, KEY, 0)
+    state = replicate(learning_toy().init(KEY, source.first()))
+    assert source.advance(state, 0, 5)[2] == 1
+
+
+def test_bytes_are_held_as_bytes_and_lose_nothing():
+    config = data_config(size=(SIZE, SIZE))
+    held = hold_images(IMAGES, config, 11 * SIZE * SIZE)
+    assert held.dtype == np.uint8
+    decoded = np.stack([decode(each.image, (SIZE, SIZE), "grey") for each in IMAGES])
+    assert_same_bits(jax.jit(to_float)(held), decoded)
+    assert_same_bits(jax.jit(to_float)(np.arange(256, dtype=np.uint8)), LEVELS)
+
+
+@pytest.mark.parametrize("odd", [0, 4, 10])
+def test_one_image_between_levels_makes_all_float(odd):
+    some = list(IMAGES)
+    rng = np.random.default_rng(0)
+    some[odd] = some[odd]._replace(image=rng.uniform(size=(30, 20)).astype(np.float32))
+    config = data_config(size=(SIZE, SIZE))
+    held = hold_images(some, config, 1e9)
+    assert held.dtype == np.float32
+    decoded = np.stack([decode(each.image, (SIZE, SIZE), "grey") for each in some])
+    assert_same_bits(held, decoded)
+    assert hold_images(some, config, 4 * 11 * SIZE * SIZE) is not None
+    assert hold_images(some, config, 4 * 11 * SIZE * SIZE - 1) is None
+
+
+def test_an_unreadable_image_is_named():
+    some = [*IMAGES[:3], IMAGES[3]._replace(image=b"junk")]
+    with pytest.raises(UserError, match=r"good/003\.png: cannot be read"):
+        hold_images(some, data_config(size=(SIZE, SIZE)), 1e9)
+
+
+def test_pace(monkeypatch):
+    """Steps of 0.1 s, and a call every so often that is slow: lengths settle at a second."""
+    clock = [0.0]
+    monkeypatch.setattr(steps.time, "monotonic", lambda: clock[0])
+    pace, lengths, before = Pace(1.0), [], 0
+    for _ in range(12):
+        lengths.append(pace.steps)
+        clock[0] += 0.1 * before  # the call before comes to its end
+        pace.note(before)
+        before = lengths[-1]
+    assert lengths[:6] == [1, 1, 2, 4, 8, 10] and set(lengths[6:]) <= {9, 10}
+    clock[0] += 1000.0
+    pace.note(before)
+    assert pace.steps == 1
+    assert Pace(0.0).steps == 1
+
+
+def test_no_pace_where_each_step_is_saved(monkeypatch):
+    pace = Pace(0.0)
+    for _ in range(4):
+        pace.note(1)
+    assert pace.steps == 1

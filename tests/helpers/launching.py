@@ -1,0 +1,152 @@
+"""Runs of launch.py as a user starts it, with a detector and images of almost no size."""
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers.made_up import make_folder
+from helpers.toy import mean_image
+
+from configs.base import get_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TINY = (
+    "--config=configs/sparse_patches.py",
+    "--config.data.size=(16,16)",
+    "--config.method.patch_size=4",
+    "--config.method.atoms=4",
+    "--config.method.patches_per_image=16",
+    "--config.method.minibatch=16",
+    "--config.fit.batch_size=2",
+    "--config.fit.passes=4",
+    "--config.fit.checkpoint_seconds=0",
+    "--config.evaluation.bootstrap=20",
+)
+
+STRIKE = """
+import importlib, os, runpy, signal, sys
+place, call, number, *sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+module, _, name = place.rpartition(".")
+module = importlib.import_module(module)
+function, left = getattr(module, name), int(call)
+def struck(*args, **kwargs):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), int(number))
+    return function(*args, **kwargs)
+setattr(module, name, struck)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def tiny(root: Path) -> list[str]:
+    """The flags of a run on the folder `root`."""
+    return [*TINY, f"--config.data.root={root}"]
+
+
+def learning_toy():
+    """A detector that compiles at once: it learns a mean image, with noise of its own."""
+
+    def update(key, state, maps):
+        state = (
+            0.5 * state + 0.5 * maps["pixels"].mean(0) + 0.01 * jax.random.normal(key, state.shape)
+        )
+        return state, {"mean": jnp.mean(state)}
+
+    return mean_image()._replace(update=update)
+
+
+def toy_config(folder: Path):
+    """The config of a run of three steps of it, on images made in the folder."""
+    config = get_config()
+    config.name = config.method.name = "toy"
+    config.data.root = str(make_folder(folder / "images"))
+    config.data.size = (16, 16)
+    config.fit.batch_size = config.evaluation.batch_size = 8  # the devices of the tests
+    config.fit.passes = 6.0
+    config.fit.checkpoint_seconds = 0.0
+    config.evaluation.bootstrap = 10
+    return config
+
+
+def launch(*flags, cwd=ROOT, strike=None) -> subprocess.CompletedProcess:
+    """Runs launch.py. `strike` = (function, call, signal): the signal comes at that call of it."""
+    command = [sys.executable]
+    if strike:
+        place, call, number = strike
+        command += ["-c", STRIKE, place, str(call), str(int(number))]
+    command += [ROOT / "launch.py", *flags]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
+
+
+@cache
+def compiled() -> str:
+    """A folder for what was compiled, which all runs share."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": compiled(),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def final_state(workdir: Path) -> list[np.ndarray]:
+    """The arrays of the newest checkpoint."""
+    import orbax.checkpoint as ocp
+
+    manager = ocp.CheckpointManager((workdir / "checkpoints").absolute())
+    args = ocp.args.Composite(state=ocp.args.StandardRestore())
+    state = manager.restore(manager.latest_step(), args=args)["state"]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def figures(workdir: Path) -> dict:
+    """results.json without times and what a user may change between stop and resume."""
+    results = json.loads((workdir / "results.json").read_text())
+    del results["cost"], results["environment"], results["fit"]["seconds"]
+    del results["config"]["fit"]["checkpoint_seconds"], results["config"]["data"]["workers"]
+    return results
+
+
+def assert_same_outcome(one: Path, other: Path) -> None:
+    """The same parameters, metrics, figures and scores, bit for bit."""
+    for left, right in zip(final_state(one), final_state(other), strict=True):
+        assert left.dtype == right.dtype and left.tobytes() == right.tobytes()
+    for name in ("metrics.jsonl", "scores.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert figures(one) == figures(other)
+
+
+def assert_user_error(process: subprocess.CompletedProcess, *parts: str) -> None:
+    """Exit code 2, and a last line on stderr that says "error: " and the parts; no traceback."""
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    line = process.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    for part in parts:
+        assert part in line
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Files that an interrupted write would leave."""
+    return [str(path) for path in folder.rglob("*") if ".partial" in path.name]
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,76 @@
+"""A detector simple enough to be checked by hand, and images for it."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from configs.base import get_config
+from sparse_ad.evaluation import protocol
+from sparse_ad.types import Example, Method, Scores, Splits
+
+SIZE = 24
+
+
+def mean_image() -> Method:
+    """The image score is the largest deviation from the mean image, the map all of them."""
+
+    def score(params, maps):
+        images = maps["pixels"]
+        anomaly_map = jnp.abs(images - params["mean"]).mean(-1)
+        image = anomaly_map.max((1, 2))
+        return Scores(image, anomaly_map, {"brightness": images.mean((1, 2, 3))})
+
+    return Method(
+        init=lambda key, maps: maps["pixels"].mean(0),
+        update=lambda key, state, maps: (state, {}),
+        finish=lambda key, state: {"mean": state},
+        score=score,
+        reconstruct=lambda params, maps: jnp.broadcast_to(params["mean"], maps["pixels"].shape),
+        atoms=lambda params: jnp.stack([params["mean"], 1 - params["mean"]]),
+    )
+
+
+def examples(count, label, name, seed, size=SIZE, strength=60, masks=True):
+    """Grey noise; anomalous images have a brighter square with its mask."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for index in range(count):
+        image = rng.normal(120, 10, (size, size)).clip(0, 255)
+        mask = np.zeros((size, size), np.uint8)
+        if label:
+            row, column = rng.integers(2, size - 8, 2)
+            mask[row : row + 6, column : column + 6] = 255
+            image = (image + strength * (mask > 0)).clip(0, 255)
+        path = f"{name}/{index:03d}.png"
+        known = mask if label and masks else None
+        made.append(Example(image.astype(np.uint8), label, name, known, path, path))
+    return tuple(made)
+
+
+def broken(example):
+    return example._replace(image=b"not an image")
+
+
+def make_config():
+    config = get_config()
+    config.name = "toy"
+    config.data.size = (SIZE, SIZE)
+    config.evaluation.bootstrap = 50
+    return config
+
+
+def make_splits():
+    cut, hole = examples(7, 1, "cut", 4), examples(4, 1, "hole", 5, strength=25)
+    test = examples(10, 0, "good", 3) + cut + hole
+    return Splits(examples(8, 0, "good", 1), examples(19, 0, "good", 2), test)
+
+
+def fit(splits):
+    images = np.stack([each.image for each in splits.train])[..., None] / np.float32(255)
+    return {"mean": jnp.asarray(images.mean(0))}
+
+
+def run(score, params, splits, config):
+    calibration = protocol.calibrate(score, params, splits.calibration, config)
+    record = {"seconds": 1.5, "steps": 3}
+    results, rows = protocol.evaluate(score, params, splits, calibration, config, record)
+    return calibration, results, rows

@@ -1,0 +1,252 @@
+"""Detectors of a few moments: against NumPy, SciPy and scikit-learn."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from PIL import Image
+from scipy.spatial.distance import mahalanobis
+from scipy.stats import entropy
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.decomposition import PCA
+
+from configs.base import get_config
+from sparse_ad.errors import UserError
+from sparse_ad.methods.lifts.descriptors import (
+    BINS,
+    describe_entropy,
+    mean_colour,
+    pooled_features,
+    signed_log,
+    statistics,
+)
+from sparse_ad.methods.lifts.descriptors import entropy as entropy_method
+from sparse_ad.methods.moments import add_vectors, begin_moments, distance, whiten
+from sparse_ad.methods.pca import pca
+from sparse_ad.types import PIXELS, Features
+
+KEY = jax.random.key(0)
+SIDE = 8
+TINY = 1e-6  # shrinkage that does not show
+
+
+def images_of(count: int, seed: int = 0, side: int = SIDE) -> np.ndarray:
+    """Smooth colour images whose channels go together, as those of photographs do."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(size=(count, 4, 4, 3)).astype(np.float32)
+    smooth = np.asarray(jax.image.resize(coarse, (count, side, side, 3), "linear"))
+    return (0.6 * smooth + 0.4 * smooth.mean(-1, keepdims=True)).astype(np.float32)
+
+
+def fitted(build, batches, features=PIXELS, **fields):
+    """The detector and its parameters, fitted to batches of images."""
+    config = get_config().method
+    config.update({"whitening": TINY, **fields})
+    method = build(config, features, batches[0].shape[1:3])
+    extract = features.extract
+    state = method.init(KEY, extract(batches[0]))
+    for batch in batches:
+        state, _ = jax.jit(method.update)(KEY, state, extract(batch))
+    params = jax.jit(method.finish)(KEY, state)
+    score = jax.jit(method.score)
+    return method, params, lambda images: score(params, extract(images))
+
+
+def test_moments_are_those_of_all_vectors():
+    """Far from the origin, in batches of several sizes: no difference of large squares."""
+    vectors = (100.0 + np.random.default_rng(0).normal(size=(40, 5))).astype(np.float32)
+    state = begin_moments(5)
+    for batch in np.split(vectors, [1, 8, 30]):
+        state = add_vectors(state, batch)
+    assert state.count == 40
+    exact = vectors.astype(np.float64)
+    assert_allclose(state.mean, exact.mean(0), rtol=1e-6)
+    assert_allclose(state.covariance, np.cov(exact.T, bias=True), atol=1e-4)  # float32 at 100
+
+
+def test_distance_is_that_of_mahalanobis():
+    rng = np.random.default_rng(1)
+    vectors = (rng.normal(size=(60, 4)) @ rng.normal(size=(4, 4))).astype(np.float32)
+    found = distance(whiten(add_vectors(begin_moments(4), vectors), 0.0), vectors)
+    assert_allclose(found, EmpiricalCovariance().fit(vectors).mahalanobis(vectors) / 4, rtol=1e-3)
+
+
+def test_shrinkage_adds_to_the_covariance():
+    rng = np.random.default_rng(2)
+    vectors = rng.normal(size=(3, 6)).astype(np.float32)  # fewer than dimensions
+    found = distance(whiten(add_vectors(begin_moments(6), vectors), 0.5), vectors)
+    covariance = np.cov(vectors.T.astype(np.float64), bias=True)
+    shrunk = covariance + 0.5 * np.trace(covariance) / 6 * np.eye(6)
+    inverse, mean = np.linalg.inv(shrunk), vectors.mean(0)
+    assert_allclose(found, [mahalanobis(v, mean, inverse) ** 2 / 6 for v in vectors], rtol=1e-4)
+
+
+def test_vectors_that_never_vary():
+    """A distance all the same: the plain one."""
+    whitening = whiten(add_vectors(begin_moments(2), jnp.ones((5, 2))), 0.1)
+    assert_allclose(distance(whitening, jnp.array([[1.0, 1.0], [1.0, 3.0]])), [0.0, 2.0])
+
+
+@cache
+def linear():
+    """A fit of eight components in three batches, and scikit-learn's of the same images."""
+    train = images_of(60)
+    fit = fitted(pca, np.split(train, [20, 40]), side=SIDE, components=8)
+    return *fit, PCA(8, svd_solver="full").fit(train.reshape(60, -1).astype(np.float64))
+
+
+def test_pca_leaves_what_scikit_learn_leaves():
+    method, params, score, peer = linear()
+    test = images_of(10, seed=1)
+    rows = test.reshape(10, -1)
+    shown = peer.inverse_transform(peer.transform(rows)).reshape(test.shape)
+    left = ((test - shown) ** 2).sum(-1)
+    found = score(test)
+    assert_allclose(found.map, left, atol=1e-5)  # images of the fit's size: not resized
+    assert_allclose(found.image, left.mean((1, 2)), rtol=1e-3)  # float32 eigenvectors
+    assert_allclose(method.reconstruct(params, PIXELS.extract(test)), shown, atol=1e-4)
+
+
+def test_pca_of_larger_images_sees_them_shrunk():
+    _, _, score = fitted(pca, [images_of(40)], side=SIDE, components=4)
+    small = images_of(6, seed=2)
+    large = np.repeat(np.repeat(small, 4, axis=1), 4, axis=2)
+    shrunk = np.stack(
+        [
+            np.stack([np.asarray(Image.fromarray(c).resize((SIDE, SIDE), 2)) for c in image.T], -1)
+            for image in large.transpose(0, 2, 1, 3)
+        ]
+    )
+    expected = score(shrunk).image
+    config = get_config().method
+    config.update(side=SIDE, components=4)
+    bigger = pca(config, PIXELS, large.shape[1:3])
+    _, params, _ = fitted(pca, [images_of(40)], side=SIDE, components=4)
+    found = bigger.score(params, {"pixels": jnp.asarray(large)})
+    assert found.map.shape == large.shape[:3]
+    assert_allclose(found.image, expected, rtol=1e-3)
+
+
+def test_entropy_is_that_of_the_histogram():
+    for image in (*images_of(3), images_of(1)[0][..., :1]):
+        grey = image @ [0.299, 0.587, 0.114] if image.shape[-1] == 3 else image[..., 0]
+        counts = np.histogram(grey, BINS, (0.0, 1.0))[0]
+        found = describe_entropy(jnp.asarray(image))
+        assert_allclose(found.whole, entropy(counts, base=2), rtol=1e-5)
+        assert_allclose(jnp.mean(found.places), found.whole[0], rtol=1e-5)
+
+
+def test_entropy_of_white_and_black_is_one_bit():
+    image = jnp.zeros((4, 4, 1)).at[:2].set(1.0)
+    assert_allclose(describe_entropy(image).whole, [1.0])
+
+
+def test_entropy_is_suspicious_on_both_sides():
+    score = fitted(entropy_method, [images_of(40)], whitening=0.1)[2]
+    flat = np.full((1, SIDE, SIDE, 3), 0.5, np.float32)
+    noise = np.random.default_rng(3).uniform(size=(1, SIDE, SIDE, 3)).astype(np.float32)
+    normal = score(images_of(20, seed=4)).image
+    assert score(flat).image[0] > normal.max()
+    assert describe_entropy(noise[0]).whole > describe_entropy(images_of(1)[0]).whole
+    assert score(noise).image[0] > np.median(normal)
+
+
+def test_mean_colour_scores_are_distances_of_mean_colours():
+    train, test = images_of(50), images_of(8, seed=5)
+    score = fitted(mean_colour, np.split(train, [10, 35]))[2]
+    means = train.mean((1, 2)).astype(np.float64)
+    peer = EmpiricalCovariance().fit(means)
+    found = score(test)
+    assert_allclose(found.image, peer.mahalanobis(test.mean((1, 2))) / 3, rtol=1e-2)
+    pixels = EmpiricalCovariance().fit(train.reshape(-1, 3).astype(np.float64))
+    expected = pixels.mahalanobis(test.reshape(-1, 3)).reshape(test.shape[:3]) / 3
+    assert_allclose(found.map, expected, rtol=1e-2)  # float32 covariances; colours go together
+
+
+def test_mean_colour_sees_no_order():
+    score = fitted(mean_colour, [images_of(30)], whitening=0.01)[2]
+    images = images_of(4, seed=6)
+    order = np.random.default_rng(0).permutation(SIDE)
+    assert_allclose(score(images[:, order]).image, score(images).image, rtol=1e-4, atol=1e-5)
+
+
+def two_layers(images):
+    n, height, width, _ = images.shape
+    pooled = images.reshape(n, height // 2, 2, width // 2, 2, 3).mean((2, 4))
+    return {"fine": images[..., :2], "coarse": pooled - 0.4}  # the latter of either sign
+
+
+LAYERS = Features(two_layers, "hand-made")
+
+
+@pytest.mark.parametrize("logarithm", [False, True])
+def test_pooled_features_are_one_gaussian_of_all_layers(logarithm):
+    train, test = images_of(60), images_of(8, seed=7)
+    fit = fitted(pooled_features, [train], LAYERS, logarithm=logarithm, whitening=0.01)
+
+    def describe(images):
+        parts = [
+            getattr(np, name)(each.astype(np.float64), axis=(1, 2))
+            for each in two_layers(images).values()
+            for name in ("mean", "std", "max")
+        ]
+        values = np.concatenate(parts, axis=1)
+        return np.sign(values) * np.log(1 + np.abs(values) / 0.01) if logarithm else values
+
+    known, new = describe(train), describe(test)
+    covariance = np.cov(known.T, bias=True)
+    covariance += 0.01 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    inverse = np.linalg.inv(covariance)
+    expected = [mahalanobis(row, known.mean(0), inverse) ** 2 / len(row) for row in new]
+    found = fit[2](test)
+    assert_allclose(found.image, expected, rtol=1e-3)
+    assert found.map.shape == test.shape[:3]
+
+
+def test_pooled_features_see_no_order_but_their_map_does():
+    score = fitted(pooled_features, [images_of(30)], LAYERS, whitening=0.01)[2]
+    images = images_of(4, seed=8)
+    turned = score(images[:, ::-1])
+    assert_allclose(turned.image, score(images).image, rtol=1e-4)
+    assert_allclose(turned.map, score(images).map[:, ::-1], rtol=1e-4)
+
+
+def test_signed_log_is_odd_and_rises():
+    values = jnp.linspace(-3.0, 3.0, 101)
+    found = signed_log(values)
+    assert (jnp.diff(found) > 0).all()
+    assert_allclose(found, -found[::-1], atol=1e-5)
+    assert_allclose(found[-1], np.log(301.0), rtol=1e-6)
+
+
+def test_statistics_without_logarithm_are_plain():
+    image = jnp.asarray(images_of(1)[0])
+    assert_allclose(statistics(False, image).whole[6:], image.max((0, 1)))
+
+
+@pytest.mark.parametrize("build", [mean_colour, entropy_method])
+def test_checks_of_pixels_want_pixels(build):
+    config = get_config().method
+    config.whitening = 0.1
+    with pytest.raises(UserError, match=r"features.backbone = 'hand-made'.*set it 'pixels'"):
+        build(config, LAYERS, (SIDE, SIDE))
+
+
+@pytest.mark.parametrize(
+    ("build", "fields", "said"),
+    [
+        (pca, {"side": 0}, "method.side = 0"),
+        (pca, {"components": 0}, "method.components = 0"),
+        (pca, {"side": 4, "components": 48}, "method.components = 48: images have only 48 values"),
+        (mean_colour, {"whitening": 0.0}, "method.whitening = 0.0"),
+        (pooled_features, {"whitening": -1.0}, "method.whitening = -1.0"),
+    ],
+)
+def test_a_wrong_field_is_named(build, fields, said):
+    config = get_config().method
+    config.update({"whitening": 0.1} | fields)
+    with pytest.raises(UserError, match=said):
+        build(config, PIXELS, (SIDE, SIDE)).init(KEY, {"pixels": jnp.zeros((2, SIDE, SIDE, 3))})

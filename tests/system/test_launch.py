@@ -1,0 +1,152 @@
+"""launch.py as a user runs it, each run a process of its own."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from helpers.launching import ROOT, assert_user_error, launch, tiny
+from helpers.made_up import make_folder, noise, write_image
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder of images and the workdir of a finished run on it, started from elsewhere."""
+    base = tmp_path_factory.mktemp("launch")
+    root = make_folder(base / "images")
+    (root / "test" / "good" / "000.JPG").write_bytes(b"not an image")
+    extra = ("--config.evaluation.max_unreadable=0.3", "--workdir=work", "--record=copies/r.json")
+    process = launch(*tiny(root), *extra, cwd=base)
+    assert process.returncode == 0, process.stderr
+    return base, process
+
+
+def test_a_run_leaves_all_that_it_should(finished):
+    base, process = finished
+    work = base / "work"
+    names = {path.name for path in work.iterdir()}
+    assert names == {
+        *("config.json", "environment.json", "checkpoints", "metrics.jsonl", "fit.json"),
+        "tensorboard",
+        *("calibration.json", "results.json", "scores.csv", "figures", "report.html"),
+    }
+    results = json.loads((work / "results.json").read_text())
+    environment = json.loads((work / "environment.json").read_text())
+    for told in (environment, results["environment"]):
+        assert told["seed"] == 0 and {"commit", "versions", "device"} <= told.keys()
+    assert [each["path"] for each in results["skipped"]] == ["test/good/000.JPG"]
+    assert results["counts"]["test_skipped"] == 1
+    assert (base / "copies" / "r.json").read_bytes() == (work / "results.json").read_bytes()
+    assert len((work / "metrics.jsonl").read_text().splitlines()) == results["fit"]["steps"] == 8
+    assert "image AUROC" in process.stdout and "work/report.html" in process.stdout
+
+
+def test_the_log_tells_what_is_done_and_nothing_else(finished):
+    log = finished[1].stderr
+    for text in ("cpu device(s)", "4 training, 1 calibration, 4 test images", "penalty 1.0"):
+        assert text in log
+    for stage in ("data", "fit", "calibrate", "evaluate", "report"):
+        assert f"{stage} took" in log
+    assert "scoring: converged" in log and "fitted: converged" in log
+    for unwanted in ("orbax", "Warning", "WARNING", "absl"):
+        assert unwanted not in log
+
+
+def test_a_finished_run_is_left_alone(finished):
+    base, _ = finished
+    work = base / "work"
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*")}
+    flags = [*tiny(base / "images"), "--config.evaluation.max_unreadable=0.3", "--workdir=work"]
+    flags += ["--config.fit.checkpoint_seconds=9", "--config.data.workers=1"]  # change nothing
+    again = launch(*flags, cwd=base)
+    assert again.returncode == 0 and "is finished already" in again.stderr
+    assert "image AUROC" in again.stdout
+    fit = launch(*flags, "--mode=fit", cwd=base)
+    assert fit.returncode == 0 and "is fitted already" in fit.stderr
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*")} == before
+
+
+def test_predictions_are_those_of_the_evaluation_bit_for_bit(finished):
+    base, _ = finished
+    images = base / "all"
+    for path in (base / "images" / "test").rglob("*.*"):
+        images.mkdir(exist_ok=True)
+        shutil.copy(path, images / f"{path.parent.name}_{path.name}")
+    process = launch(
+        *("--mode=predict", "--workdir=work", f"--input={images}"),
+        *("--output=out", "--config.evaluation.batch_size=3"),
+        cwd=base,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "good_000.JPG" in process.stderr and "skipped" in process.stderr
+    with (base / "out" / "scores.csv").open() as file:
+        predicted = {row["path"]: row for row in csv.DictReader(file)}
+    with (base / "work" / "scores.csv").open() as file:
+        evaluated = list(csv.DictReader(file))
+    assert len(predicted) == 4 and len(evaluated) == 3
+    for row in evaluated:
+        found = predicted["_".join(row["path"].split("/")[1:])]
+        assert (found["score"], found["flagged"]) == (row["score"], row["flagged"])
+        assert (base / "out" / "overlays" / f"{found['path']}.png").stat().st_size > 0
+    assert predicted["good_000.JPG"]["score"] == ""
+
+
+def test_help_names_modes_and_an_example():
+    process = launch("--help")
+    for text in ("run|fit|evaluate|predict", "--config.method.penalty=0.5", "--workdir"):
+        assert text in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--config.method.penalti=1"], ["--config.method.penalti:", "--config.method.penalty?"]),
+        (["--config.penalty=1"], ["--config.penalty", "method.penalty"]),
+        (["--config.metod.penalty=1"], ["--config.metod.penalty", "method.penalty"]),
+        (["--config.zzzz=1"], ["--config.zzzz", "configs/base.py"]),
+        (["--config.method.penalty=abc"], ["config.method.penalty=abc"]),
+        (["--config.method.remove_mean=perhaps"], ["config.method.remove_mean=perhaps"]),
+        (["--config=configs/none.py"], ["configs/none.py", "configs/quickstart.py"]),
+        (["--config=configs/mlf_sc.py:best"], ["mlf_sc.py = 'best'", "published_code"]),
+        (["--mode=guess"], ["--mode=guess", "predict"]),
+        (["--wrkdir=x"], ["wrkdir"]),
+        (["--mode=predict", "--workdir=/nowhere"], ["/nowhere", "--mode=fit"]),
+    ],
+)
+def test_a_wrong_flag_is_one_line(tmp_path, flags, parts):
+    process = launch(*flags, cwd=tmp_path)
+    assert_user_error(process, *parts)
+    assert len(process.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path):
+    process = launch(*tiny(tmp_path / "none"), f"--workdir={tmp_path / 'work'}")
+    assert_user_error(process, str(tmp_path / "none"), "train/good")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unreadable_training_image_is_one_line(tmp_path):
+    root = make_folder(tmp_path / "images")
+    for path in (root / "train" / "good").iterdir():
+        path.write_bytes(path.read_bytes()[:60])
+    process = launch(*tiny(root), f"--workdir={tmp_path / 'work'}")
+    assert_user_error(process, str(root / "train" / "good"), "replace or delete")
+    assert not (tmp_path / "work" / "fit.json").exists()
+
+
+def test_predict_says_what_is_missing(finished, tmp_path):
+    base, _ = finished
+    predict = ("--mode=predict", "--workdir=work")
+    assert_user_error(launch(*predict, cwd=base), "--input", "folder")
+    process = launch(*predict, f"--input={tmp_path}", cwd=base)
+    assert_user_error(process, str(tmp_path), "no images")
+    write_image(tmp_path / "x.png", noise(0))
+    (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:70])
+    process = launch(*predict, f"--input={tmp_path}", "--output=never", cwd=base)
+    assert_user_error(process, "none of 1 images", "x.png")
+    assert not (base / "never").exists()
+
+
+def test_launch_is_flags_and_stages_only():
+    assert len((ROOT / "launch.py").read_text().splitlines()) < 100
