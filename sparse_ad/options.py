@@ -1,0 +1,177 @@
+"""Options: frozen dataclasses beside the code that reads them, and config sections made of them.
+
+    @dataclass(frozen=True)
+    class Pca:
+        side: int = 32  # images are resized to side x side
+        components: int = 100  # that are kept
+
+        def __post_init__(self):
+            require(self.side >= 1, "side", self.side, "must be at least 1")
+
+    config.method = section(Pca(side=24), METHODS)  # a locked ConfigDict: name, side, components
+    options = read(METHODS, config.method, "method")  # Pca(side=24, components=100)
+
+A field whose type is a dataclass is a section of its own. A field that may be one of several
+dataclasses is declared by `choice`, and its section says which by its `name`. The comment behind a
+field, or above it, is its documentation: `describe` finds it.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from sparse_ad.errors import FieldError, require_choice, within
+
+Kinds = Mapping[str, type]  # name -> dataclass
+
+
+def choice(kinds: Kinds, default: Any) -> Any:
+    """Declares a field that holds one of several dataclasses, chosen by the `name` in its section.
+
+    net: AutoEncoder | Lista = choice({"autoencoder": AutoEncoder, "lista": Lista}, Lista())
+    """
+    return dataclasses.field(default=default, metadata={"kinds": kinds})
+
+
+def section(options: Any, kinds: Kinds | None = None) -> ConfigDict:
+    """Returns options as a locked section of a config; with `kinds`, its `name` says which it is."""
+    values = {} if kinds is None else {"name": name_of(options, kinds)}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        nested = dataclasses.is_dataclass(value)
+        values[field.name] = section(value, field.metadata.get("kinds")) if nested else value
+    return ConfigDict(values).lock()
+
+
+def name_of(options: Any, kinds: Kinds) -> str:
+    """Returns the name under which `kinds` lists the type of the options."""
+    return next(name for name, kind in kinds.items() if kind is type(options))
+
+
+def read(kinds: Kinds | type, values: Mapping[str, Any], path: str = "") -> Any:
+    """Returns the options that a section describes, of the one kind or of the one that it names.
+
+    Raises: FieldError with the whole path ("method.coder.penalty") for a field that is unknown,
+    that belongs to another kind, or whose value has the wrong type or is refused by its dataclass.
+    """
+    values = dict(values)
+    if isinstance(kinds, type):
+        kind, others = kinds, {}
+    else:
+        with within(path):
+            require_choice("name", values.get("name"), kinds)
+        kind, others = kinds[values.pop("name")], kinds
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    with within(path):
+        for name in values.keys() - fields.keys():
+            raise FieldError(name, values[name], unknown_field(name, kind, others))
+        given = {}
+        for name in fields.keys() & values.keys():
+            nested = fields[name].metadata.get("kinds") or hints[name]
+            if isinstance(nested, Mapping) or dataclasses.is_dataclass(nested):
+                given[name] = read(nested, values[name], name)
+            else:
+                given[name] = convert(name, values[name], hints[name])
+        return kind(**given)
+
+
+def unknown_field(name: str, kind: type, others: Kinds) -> str:
+    """Returns what to say of a field that a kind of options does not have."""
+    fields = [field.name for field in dataclasses.fields(kind)]
+    owners = [
+        other
+        for other, each in others.items()
+        if name in {field.name for field in dataclasses.fields(each)}
+    ]
+    if owners:
+        return f"is a field of {', '.join(owners)} and has no meaning here"
+    near = difflib.get_close_matches(name, fields, 1)
+    known = ", ".join(sorted(fields)) or "none"
+    return (
+        f"no such field; did you mean {near[0]}?" if near else f"no such field; there are {known}"
+    )
+
+
+def convert(field: str, value: Any, hint: Any) -> Any:
+    """Returns a value as the type that its field declares: a list as tuple, 1 as 1.0.
+
+    Raises: FieldError where that cannot be.
+    """
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise FieldError(field, value, "give a tuple, like (1, 2)")
+        inner = typing.get_args(hint)
+        repeated = len(inner) == 2 and inner[1] is Ellipsis
+        if not repeated and len(value) != len(inner):
+            raise FieldError(field, value, f"give {len(inner)} values")
+        each = (inner[0],) * len(value) if repeated else inner
+        return tuple(convert(field, *pair) for pair in zip(value, each, strict=True))
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise FieldError(field, value, f"give a value of type {hint.__name__}")
+    return value
+
+
+def switch(values: Mapping[str, Any], kinds: Kinds, name: str) -> ConfigDict:
+    """Returns the section of another kind: its defaults, and what both kinds have from `values`.
+
+    Raises: FieldError for a name that is not among `kinds`.
+    """
+    require_choice("name", name, kinds)
+    defaults = section(kinds[name](), kinds)
+    kept = {key: values[key] for key in defaults if key in values and key != "name"}
+    for key, value in kept.items():
+        if not isinstance(defaults[key], ConfigDict):
+            defaults[key] = value
+        elif isinstance(value, Mapping) and set(value) == set(defaults[key]):
+            defaults[key] = ConfigDict(value).lock()
+    return defaults
+
+
+class Option(NamedTuple):
+    """One option, for people to read."""
+
+    path: str
+    default: Any
+    meaning: str
+
+
+def describe(options: Any, path: str = "") -> Iterator[Option]:
+    """Yields every option of an object of options, those of its sections included."""
+    meanings = comments(type(options))
+    for field in dataclasses.fields(options):
+        value, at = getattr(options, field.name), f"{path}.{field.name}".strip(".")
+        if dataclasses.is_dataclass(value):
+            yield from describe(value, at)
+        else:
+            yield Option(at, value, meanings[field.name])
+
+
+@cache
+def comments(kind: type) -> dict[str, str]:
+    """Returns the comment of each field: the one behind it, or the lines of comments above it."""
+    found = {}
+    for parent in reversed(kind.__mro__[:-1]):
+        above: list[str] = []
+        for line in inspect.getsource(parent).splitlines():
+            text = line.strip()
+            field = re.match(r"(\w+):[^#]*?(?:#\s*(.*))?$", text)
+            if text.startswith("#"):
+                above.append(text.lstrip("# "))
+                continue
+            if field and field[1] in parent.__annotations__:
+                found[field[1]] = " ".join([*above, field[2] or ""]).strip()
+            above = []
+    return {field.name: found.get(field.name, "") for field in dataclasses.fields(kind)}
