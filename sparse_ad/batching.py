@@ -8,12 +8,23 @@ from jax import lax
 from jaxtyping import Array, PyTree
 
 
-def for_each(function: Callable, images: PyTree[Array, "n ..."]):
+def for_each(function: Callable, images: PyTree[Array, "n ..."], together: int = 1):
+    """Returns function(one image) of all images, `together` of them at a time.
+
+    This is the one place that makes a result independent of the batch: every image, or group of
+    `together` images under `vmap`, runs through the same program. The last group is padded.
+    """
+    if together == 1:
+        return one_by_one(function, images)
+    return in_groups(jax.vmap(function), images, together)
+
+
+def one_by_one(function: Callable, images: PyTree[Array, "n ..."]):
     """Returns function(image) of all images, as `lax.map` does, with the same bits for any n.
 
     A loop of one turn would be unrolled, its operations fused with what is around them, and
-    rounded differently. So a lone image gets a neighbour, which is not visited, and the number of
-    turns is hidden from the compiler.
+    rounded differently. So a single image is given a second row, which is not visited, and the
+    number of turns is hidden from the compiler.
     """
     first = jax.tree.leaves(images)[0]
     count = first.shape[0]
@@ -21,13 +32,12 @@ def for_each(function: Callable, images: PyTree[Array, "n ..."]):
     rows = jax.tree.map(double, images) if count == 1 else images
     results = jax.eval_shape(jax.vmap(function), rows)
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), results)
-    value = first.ravel()[0]
-    turns = jnp.where((value < 0.0) & (value > 0.0), 0, count)  # count; the compiler cannot tell
+    turns = lax.optimization_barrier(jnp.asarray(count))  # the compiler cannot see through it
 
-    def fill(place, filled):
-        row = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, place, keepdims=False), rows)
+    def fill(index, filled):
+        row = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False), rows)
         result = function(row)
-        return jax.tree.map(lambda leaf, value: leaf.at[place].set(value), filled, result)
+        return jax.tree.map(lambda leaf, value: leaf.at[index].set(value), filled, result)
 
     filled = lax.fori_loop(0, turns, fill, empty)
     return jax.tree.map(lambda leaf: leaf[:count], filled)
@@ -44,5 +54,5 @@ def in_groups(function: Callable, images: PyTree[Array, "n ..."], size: int):
         return jnp.pad(leaf, padding).reshape(-1, size, *leaf.shape[1:])
 
     count = jax.tree.leaves(images)[0].shape[0]
-    results = for_each(function, jax.tree.map(cut, images))
+    results = one_by_one(function, jax.tree.map(cut, images))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], results)

@@ -42,7 +42,7 @@ def choice(kinds: Kinds, default: Any) -> Any:
 
 
 def section(options: Any, kinds: Kinds | None = None) -> ConfigDict:
-    """Returns options as a locked section of a config; with `kinds`, its `name` says which it is."""
+    """Returns options as a locked section of a config; with `kinds`, `name` says which they are."""
     values = {} if kinds is None else {"name": name_of(options, kinds)}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)

@@ -50,16 +50,29 @@ class Batch(NamedTuple):
     problem: tuple[str, ...]  # why an image could not be read; "" where all is well
 
 
+class Diagnostics(NamedTuple):
+    """What a detector reports about its own work on an image; not used to decide anything."""
+
+    mean: dict[str, Float[Array, "*n"]]  # averaged over tiles, then over images
+    largest: dict[str, Float[Array, "*n"]]  # the largest over tiles, then over images
+
+
+NO_DIAGNOSTICS = Diagnostics({}, {})
+
+
 class Scores(NamedTuple):
-    """What a detector says of images; higher = more anomalous."""
+    """The result of a detector for one image, or for n images; higher = more anomalous."""
 
-    image: Float[Array, " n"]
-    map: Float[Array, "n h w"]  # at the resolution of the images scored
-    info: dict[str, Float[Array, " n"]]  # diagnostics for each image, e.g. share of codes converged
+    image: Float[Array, "*n"]
+    map: Float[Array, "*n h w"]  # at the resolution of the images scored
+    info: Diagnostics = NO_DIAGNOSTICS
 
 
-Maps = dict[str, Float[Array, "n h w c"]]
-"""What a detector looks at, by layer: {"pixels": images}, or the maps of a frozen network."""
+Maps = dict[str, Float[Array, "*n h w c"]]
+"""What a detector looks at, by layer: {"pixels": images}, or the maps of a frozen network.
+
+Of a batch [n h w c], or of one image [h w c].
+"""
 
 
 class Features(NamedTuple):
@@ -68,33 +81,52 @@ class Features(NamedTuple):
     extract: Callable[[Float[Array, "n h w c"]], Maps]  # compiled; holds the frozen weights
     identity: str  # of weights and preprocessing: equal text, equal maps
     border: int = 0  # positions that were cut from each side of the maps
-    cheap: bool = False  # so little work, without weights, that each step of a fit may do it anew
+    raw: bool = False  # the pixels themselves: free, may be recomputed at every training step
+
+
+PIXELS = Features(lambda images: {"pixels": images}, "pixels", raw=True)
 
 
 class Explanation(NamedTuple):
-    """What one layer says of images."""
+    """What one layer contributes to the score of an image."""
 
-    errors: Float[Array, "n p"]  # of patches, summed over channels
-    map: Float[Array, "n h w"]  # its part of the anomaly map
-    channels: Float[Array, "n c"]  # what each channel adds: sum of its largest patch errors
+    errors: Float[Array, "*n p"]  # of patches, summed over channels
+    map: Float[Array, "*n h w"]  # its part of the anomaly map
+    channels: Float[Array, "*n c"]  # what each channel adds: sum of its largest patch errors
 
 
-PIXELS = Features(lambda images: {"pixels": images}, "pixels", cheap=True)
+class Views(NamedTuple):
+    """What there is to look at, where a detector has it. `maps` are those of one image."""
+
+    reconstruct: Callable[[Params, Maps], Float[Array, "h w c"]] | None = None
+    atoms: Callable[[Params], Float[Array, "k h w c"]] | None = None
+    explain: Callable[[Params, Maps], dict[str, Explanation]] | None = None
+    latent: Callable[[Params, Maps], Float[Array, " l"]] | None = None
+
+
+class ErrorGrid(NamedTuple):
+    """How a detector whose errors lie on one grid makes scores of them; i j positions."""
+
+    errors: Callable[[Params, Maps], tuple[Float[Array, "i j"], Diagnostics]]  # of one image
+    pool: Callable[[Float[Array, " p"]], Float[Array, ""]]  # all errors -> image score
+    to_map: Callable[[Float[Array, "i j"]], Float[Array, "h w"]]  # -> anomaly map
 
 
 class Method(NamedTuple):
-    """A detector: pure functions that close over their config and hold no arrays."""
+    """A detector: pure functions, bound to their options, that hold no arrays.
+
+    `init` and `update` take a batch of maps [n ...]; `score` and the views take the maps of ONE
+    image. The caller loops over images, `together` at a time: see `batching.for_each`.
+    """
 
     init: Callable[[Key, Maps], State]
     update: Callable[[Key, State, Maps], tuple[State, dict[str, Array]]]
     finish: Callable[[Key, State], Params]
     score: Callable[[Params, Maps], Scores]
     features: Features = PIXELS
-    # What there is to look at, where a detector has it:
-    reconstruct: Callable[[Params, Maps], Float[Array, "n h w c"]] | None = None
-    atoms: Callable[[Params], Float[Array, "k h w c"]] | None = None
-    explain: Callable[[Params, Maps], dict[str, Explanation]] | None = None
-    latent: Callable[[Params, Maps], Float[Array, "n l"]] | None = None
+    together: int = 1  # images scored at a time, as one vmap: memory against speed
+    views: Views = Views()
+    grid: ErrorGrid | None = None  # None: the errors do not lie on one grid
 
 
 class VectorModel(NamedTuple):
