@@ -23,7 +23,7 @@ from sparse_ad.fitting.metrics_log import REMEDY, MetricsLog
 from sparse_ad.fitting.record import FitRecord
 from sparse_ad.fitting.setup import Setup
 from sparse_ad.fitting.steps import CALL_SECONDS, Pace, make_steps
-from sparse_ad.system.files import read_record, write_json
+from sparse_ad.system.files import read_json, write_json
 from sparse_ad.system.signals import Stopped, StopSignals
 from sparse_ad.types import Example, Params, State
 
@@ -65,7 +65,7 @@ def load(setup: Setup, workdir: Path, examples: Sequence[Example] | None = None)
     Raises: UserError where there is none, or where `examples`, the training images of now, are not
     those that it was made with: the held-out ones may then be among them.
     """
-    steps = read_record(workdir / "fit.json", FitRecord).steps
+    steps = read_json(workdir / "fit.json", FitRecord).steps
     checkpoints = Checkpoints(workdir / "checkpoints")
     if checkpoints.latest() != steps:
         raise UserError(

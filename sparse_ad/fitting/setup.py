@@ -60,5 +60,3 @@ class Setup(NamedTuple):
         images = jax.ShapeDtypeStruct(shape, jnp.float32)
         maps = jax.eval_shape(self.method.features.extract, images)
         return jax.eval_shape(self.method.init, jax.random.key(0), maps)
-
-
