@@ -1,6 +1,6 @@
 """What is removed from patches before they are modelled: their mean, their contrast, a unit.
 
-    (x / u - offset) / contrast        for a patch x of an image with unit u
+(x / u - offset) / contrast        for a patch x of an image with unit u
 """
 
 from collections.abc import Callable

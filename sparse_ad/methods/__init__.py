@@ -23,8 +23,10 @@ METHODS: dict[str, type] = {  # name -> dataclass of options, with build(feature
     "pooled_features": PooledFeatures,
 }
 
+WHOLE = Tiles()  # images are not cut
 
-def build(options, features: Features, shape: Shape, tiles: Tiles = Tiles()) -> Method:
+
+def build(options, features: Features, shape: Shape, tiles: Tiles = WHOLE) -> Method:
     """Returns the detector that options describe, for images of `shape` (height, width, channels).
 
     With `tiles.size`, it is a detector of tiles, lifted to whole images. `features` are those of

@@ -5,7 +5,7 @@ detection", 2021, section 3.2.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from sparse_ad.methods.lifts.maps import Shape, map_shapes, only
 from sparse_ad.methods.standardisation import STANDARDISE, MeanStd
 from sparse_ad.patches import ChannelPatches, Pool, grid, image_map, pool
 from sparse_ad.sparse.channels import (
+    SOLVERS,
     ChannelCoder,
     begin_channels,
     channel_coder,
@@ -59,22 +60,23 @@ class MlfSc:
     Differs: dictionaries are learned online, from one batch of images after the other.
     """
 
-    patches: ChannelPatches = ChannelPatches(size=8, stride=2)
-    coder: ChannelCoder = ChannelCoder()
+    patches: ChannelPatches = field(default_factory=ChannelPatches)
+    coder: ChannelCoder = field(default_factory=ChannelCoder)
     atoms: int = 5  # of the dictionary of each channel
     # channels to mean 0, std 1 first: none | image: each by itself | training: by the first batch
     standardise: str = "none"
     score_of: str = "channels"  # channels | all_patches | positions
     weight_channels: bool = False  # errors in units of their channel's mean error in training
-    pool: Pool = Pool()  # positions: as it says; channels, all_patches: `top` alone is used
+    pool: Pool = field(default_factory=Pool)  # of positions; the others use `top` alone
 
     def __post_init__(self):
         require(self.atoms >= 1, "atoms", self.atoms, "must be at least 1")
         require_choice("standardise", self.standardise, STANDARDISE)
         require_choice("score_of", self.score_of, SCORES)
         nonzeros, remedy = self.coder.nonzeros, f"exceeds the {self.atoms} atoms that there are"
+        unread = "nonzeros" not in SOLVERS[self.coder.solver][1]
         with within("coder"):
-            require(nonzeros <= self.atoms, "nonzeros", nonzeros, remedy)
+            require(unread or nonzeros <= self.atoms, "nonzeros", nonzeros, remedy)
 
     def build(self, features: Features, shape: Shape) -> Method:
         """Returns the detector of images of `shape`.
@@ -127,7 +129,10 @@ def mlf_sc(
     with within("patches"):
         for height, width, _ in shapes.values():
             grid(height, options.patches.size, stride), grid(width, options.patches.size, stride)
-    coders = channel_coder(options.coder, stride), channel_coder(for_learning(options.coder), stride)
+    coders = (
+        channel_coder(options.coder, stride),
+        channel_coder(for_learning(options.coder), stride),
+    )
     plan = Plan(options, *coders, rearrange, shapes, shape[:2], features.border)
     errors = error_grid(plan)
     return Method(
@@ -252,7 +257,9 @@ def diagnostics(plan: Plan, codes: dict[str, Solution]) -> Diagnostics:
         return NO_DIAGNOSTICS
     gaps = jnp.concatenate([code.gap.ravel() for code in codes.values()])
     converged = jnp.concatenate([code.converged.ravel() for code in codes.values()])
-    return Diagnostics({"converged": jnp.mean(converged.astype(gaps.dtype))}, {"gap": jnp.max(gaps)})
+    return Diagnostics(
+        {"converged": jnp.mean(converged.astype(gaps.dtype))}, {"gap": jnp.max(gaps)}
+    )
 
 
 def explain(plan: Plan, params: dict[str, Fitted], maps: Maps) -> dict[str, Explanation]:

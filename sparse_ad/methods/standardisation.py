@@ -26,7 +26,7 @@ class Standardisation(NamedTuple):
 def mean_and_std(
     maps: Float[Array, "*n h w c"], axes: tuple[int, ...]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Returns mean and std along axes, which are kept; a channel without contrast has a std of 1."""
+    """Returns mean and std along axes, which are kept; std is 1 without contrast."""
     mean = jnp.mean(maps, axis=axes, keepdims=True)
     std = jnp.sqrt(jnp.mean((maps - mean) ** 2, axis=axes, keepdims=True))
     largest = jnp.max(jnp.abs(maps), axis=axes, keepdims=True)
@@ -54,9 +54,7 @@ def by_image(training: MeanStd, maps: Float[Array, "*n h w c"]) -> Float[Array, 
     return (maps - mean) / std
 
 
-def by_training(
-    training: MeanStd, maps: Float[Array, "*n h w c"]
-) -> Float[Array, "*n h w c"]:
+def by_training(training: MeanStd, maps: Float[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
     """Returns each channel less the mean of training images, divided by their std."""
     mean, std = (values.reshape(*(1,) * (maps.ndim - 1), -1) for values in training)
     return (maps - mean) / std

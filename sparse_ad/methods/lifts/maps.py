@@ -1,4 +1,4 @@
-"""What a detector may ask of the maps that it is built for: their shapes, and how many there are."""
+"""What a detector needs to know of its features: the shapes of the maps, and their number."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -28,7 +28,9 @@ def only(maps: Mapping[str, Value]) -> Value:
     """
     if len(maps) != 1:
         layers = ", ".join(maps)
-        raise UserError(f"features.fuse = False: leaves {layers} apart; this detector needs one map")
+        raise UserError(
+            f"features.fuse = False: leaves {layers} apart; this detector needs one map"
+        )
     return next(iter(maps.values()))
 
 

@@ -1,6 +1,6 @@
 """The lift from a model of vectors to a detector of images: patches in, a grid of errors out.
 
-    image [h w c] / unit -> patches [p d], normalised -> errors [i j] -> map [h w], score
+image [h w c] / unit -> patches [p d], normalised -> errors [i j] -> map [h w], score
 """
 
 from functools import partial
@@ -127,9 +127,7 @@ def finish(plan: Plan, key: Key, state: Scaled) -> Scaled:
     return state._replace(model=plan.model.finish(key, state.model))
 
 
-def patch_errors(
-    plan: Plan, params: Scaled, maps: Maps
-) -> tuple[Float[Array, "i j"], Diagnostics]:
+def patch_errors(plan: Plan, params: Scaled, maps: Maps) -> tuple[Float[Array, "i j"], Diagnostics]:
     """Returns the errors of all patches of one image."""
     image, size, stride = only(maps), plan.patches.size, plan.patches.stride
     unit = image_unit(plan.normalise, params.unit, image)

@@ -1,6 +1,6 @@
 """The lift from a detector of tiles to one of large images: cut, score each tile, blend.
 
-    image [H W c] -> tiles [t h w c] -> scores, maps [t h w] -> largest score, blended map
+image [H W c] -> tiles [t h w c] -> scores, maps [t h w] -> largest score, blended map
 """
 
 import math
@@ -128,9 +128,7 @@ def reconstruct(
     return blend(cuts, batched(method.views.reconstruct, method.together)(params, tiles))
 
 
-def explain(
-    method: Method, cuts: Tiling, params: Params, tiles: Maps
-) -> dict[str, Explanation]:
+def explain(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> dict[str, Explanation]:
     """Returns what each layer contributes; see `tiled`."""
     worst = jnp.argmax(score_tiles(method, params, tiles).image)
     layers = batched(method.views.explain, method.together)(params, tiles)
