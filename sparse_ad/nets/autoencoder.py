@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from sparse_ad.errors import require, require_choice
 from sparse_ad.nets.strided import Convolution, convolve, require_fit, transposed
-from sparse_ad.sparse.lasso import soft_threshold
+from sparse_ad.sparse.problems import soft_threshold
 
 ENCODERS = ("blocks", "lista")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
