@@ -3,7 +3,6 @@
 | suffix | what | needs |
 |---|---|---|
 | .npz | NumPy, no pickles | |
-| .h5, .hdf5 | Keras weights | h5py |
 | .safetensors | | safetensors |
 | .pth, .pt | a state dict of PyTorch | torch |
 | .onnx | the initialisers of a graph, those inside the file | onnx |
@@ -53,7 +52,7 @@ def _read(path: str, suffix: str, content: bytes) -> Arrays:
         return _READERS[suffix.lower()](path, content)
     except UserError:
         raise
-    except Exception as error:  # parsers of five formats: each has errors of its own
+    except Exception as error:  # parsers of four formats: each has errors of its own
         raise UserError(
             f"{path}: not a readable {suffix} ({type(error).__name__}: {error}): it may be half a "
             "file; get it again"
@@ -74,21 +73,6 @@ def _package(name: str, path: str) -> Any:
 def _read_npz(path: str, content: bytes) -> Arrays:
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
-
-
-def _read_h5(path: str, content: bytes) -> Arrays:
-    h5py = _package("h5py", path)
-    arrays: Arrays = {}
-
-    def take(name, item):
-        if isinstance(item, h5py.Dataset):
-            if item.external or item.is_virtual:
-                raise UserError(f"{path}: {name} lies in another file, which is not read")
-            arrays[name] = np.asarray(item[()])
-
-    with h5py.File(io.BytesIO(content), "r") as file:
-        file.visititems(take)
-    return arrays
 
 
 def _read_safetensors(path: str, content: bytes) -> Arrays:
@@ -129,8 +113,6 @@ def _read_pth(path: str, content: bytes) -> Arrays:
 
 _READERS: dict[str, Callable[[str, bytes], Arrays]] = {
     ".npz": _read_npz,
-    ".h5": _read_h5,
-    ".hdf5": _read_h5,
     ".safetensors": _read_safetensors,
     ".pth": _read_pth,
     ".pt": _read_pth,

@@ -82,14 +82,12 @@ def write_npz(path, layers):
     np.savez(path, **arrays, **{f"conv{name}/bias": bias for name, (_, bias) in layers.items()})
 
 
-def write_h5(path, layers, pattern):
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(path, "w") as file:
-        file.create_group("block1_pool")
-        for name, arrays in keras(layers).items():
-            layer = f"block{name.replace('_', '_conv')}"
-            for part, array in zip((("kernel", "W_1"), ("bias", "b_1")), arrays, strict=True):
-                file[pattern.format(layer=layer, new=part[0], old=part[1])] = array
+def write_npz_of_keras(path, layers):
+    arrays = {}
+    for name, (kernel, bias) in keras(layers).items():
+        layer = f"block{name.replace('_', '_conv')}"
+        arrays |= {f"{layer}/kernel": kernel, f"{layer}/bias": bias}
+    np.savez(path, **arrays)
 
 
 def write_onnx(path, layers):
@@ -120,8 +118,7 @@ def write_safetensors(path, layers):
 
 WRITERS = {
     "keras.npz": write_npz,
-    "older.h5": partial(write_h5, pattern="{layer}/{layer}_{old}:0"),
-    "newer.h5": partial(write_h5, pattern="{layer}/{layer}/{new}:0"),
+    "of_keras.npz": write_npz_of_keras,
     "graph.onnx": write_onnx,
     "thing-1.0-py3-none-any.whl": write_wheel,
     "torchvision.safetensors": write_safetensors,
@@ -309,15 +306,6 @@ def test_onnx_reads_no_other_file(tmp_path, monkeypatch):
         read_arrays("a.onnx")
 
 
-def test_h5_reads_no_other_file(tmp_path):
-    h5py = pytest.importorskip("h5py")
-    (tmp_path / "secret").write_bytes(bytes(16))
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_dataset("a", (4,), "f4", external=[(str(tmp_path / "secret"), 0, 16)])
-    with pytest.raises(UserError, match=r"a.h5: a lies in another file"):
-        read_arrays(tmp_path / "a.h5")
-
-
 # What is wrong is said.
 
 
@@ -343,18 +331,6 @@ def test_wrong_arrays_are_named(tmp_path, change, message):
     assert str(error.value).startswith(str(path)) and "get it again" in str(error.value)
 
 
-def test_kernels_in_theanos_order_are_refused(tmp_path):
-    """They are turned by 180 degrees besides, so that reordering axes would not do."""
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(tmp_path / "th.h5", "w") as file:
-        for name, (kernel, bias) in make_vgg16().items():
-            layer = f"block{name.replace('_', '_conv')}"
-            file[f"{layer}/{layer}_W_1:0"] = kernel.transpose(3, 2, 0, 1)
-            file[f"{layer}/{layer}_b_1:0"] = bias
-    with pytest.raises(UserError, match=r"conv1_1/kernel is float32 \(4, 3, 3, 3\), expected"):
-        load_weights("vgg16", str(tmp_path / "th.h5"))
-
-
 def test_weights_of_another_network(tmp_path):
     np.savez(tmp_path / "a.npz", **state_dict(np.random.default_rng(0)))
     with pytest.raises(UserError, match=r"not weights of vgg16: it holds conv1.weight.*features.0"):
@@ -378,8 +354,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "package, suffix",
-    [("h5py", "h5"), ("onnx", "onnx"), ("safetensors", "safetensors"), ("torch", "pth")],
+    "package, suffix", [("onnx", "onnx"), ("safetensors", "safetensors"), ("torch", "pth")]
 )
 def test_a_missing_package_is_named(tmp_path, monkeypatch, package, suffix):
     for name in (package, f"{package}.numpy"):

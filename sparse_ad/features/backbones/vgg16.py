@@ -58,17 +58,15 @@ class VGG16(Network):
 def _keras_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the arrays of Keras's layers under names of this module, others as they are.
 
-    HDF5 says block1_conv1/block1_conv1_W_1:0 (older) or block1_conv1/block1_conv1/kernel:0; what
-    is called neither is an ONNX initialiser (.../block1_conv1_1/convolution/ReadVariableOp:0),
-    whose rank tells a kernel from a bias: conv1_1.weight, conv1_1.bias.
+    Keras: block1_conv1/kernel. ONNX initialisers: .../block1_conv1_1/convolution/ReadVariableOp:0,
+    where the rank tells a kernel from a bias: conv1_1.weight, conv1_1.bias.
     """
     renamed = {}
     for name, array in arrays.items():
         layer = re.search(r"block(\d)_conv(\d)", name)
-        part = re.search(r"(kernel|W|bias|b)(_1)?(:0)?$", name)
+        part = re.search(r"(kernel|bias)$", name)
         if layer and part:
-            kind = "kernel" if part[1] in ("kernel", "W") else "bias"
-            name = f"conv{layer[1]}_{layer[2]}/{kind}"
+            name = f"conv{layer[1]}_{layer[2]}/{part[1]}"
         elif layer and array.ndim in (1, 4):
             name = f"conv{layer[1]}_{layer[2]}.{'weight' if array.ndim == 4 else 'bias'}"
         renamed[name] = array
