@@ -14,7 +14,7 @@ from sparse_ad.features.backbones.layers import Layer, Layout, require_layers
 class Backbone(NamedTuple):
     """A network, what can be asked of it, and the checkpoints that it can be read from."""
 
-    module: Callable[..., nn.Module]  # (layers, dtype=, conv=) -> module
+    module: Callable[..., nn.Module]  # (layers, dtype=) -> module
     layers: dict[str, Layer]  # in the order in which they are computed
     layouts: tuple[Layout, ...]
 

@@ -20,7 +20,8 @@ The stem is given after its ReLU6; a stage ends in a projection that has none, t
 short cut included.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -69,18 +70,15 @@ class Block(nn.Module):
     stride: int
     expansion: int
     dtype: Any
-    conv: Callable
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 o"]:
-        common = {"dtype": self.dtype, "conv": self.conv}
+        convolution = partial(Convolution, dtype=self.dtype)
         width, y = x.shape[-1] * self.expansion, x
         if self.expansion > 1:
-            y = nn.relu6(Convolution(width, 1, name="expand", **common)(y))
-        y = Convolution(width, self.kernel, self.stride, groups=width, name="depthwise", **common)(
-            y
-        )
-        y = Convolution(self.channels, 1, name="project", **common)(nn.relu6(y))
+            y = nn.relu6(convolution(width, 1, name="expand")(y))
+        y = convolution(width, self.kernel, self.stride, groups=width, name="depthwise")(y)
+        y = convolution(self.channels, 1, name="project")(nn.relu6(y))
         return x + y if x.shape == y.shape else y
 
 
@@ -90,8 +88,7 @@ class EfficientNetLite0(Network):
     table: ClassVar = LAYERS
 
     def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
-        common = {"dtype": self.dtype, "conv": self.conv}
-        x = nn.relu6(Convolution(32, 3, 2, name="stem", **common)(x))
+        x = nn.relu6(Convolution(32, 3, 2, dtype=self.dtype, name="stem")(x))
         yield "stem", x
         count = 0
         for index, stage in enumerate(STAGES):
@@ -101,8 +98,8 @@ class EfficientNetLite0(Network):
                     stage.kernel,
                     stage.stride if block == 0 else 1,
                     stage.expansion,
+                    self.dtype,
                     name=f"block{count}",
-                    **common,
                 )(x)
                 count += 1
             yield f"stage{index}", x

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from sparse_ad.errors import require, require_choice
-from sparse_ad.features.backbones.convolution import Padding, convolve
+
+Padding = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right)), in pixels
 
 
 class Layer(NamedTuple):
@@ -90,7 +92,6 @@ class Network(nn.Module):
 
     layers: tuple[str, ...]
     dtype: Any = jnp.float32  # of the computation; results are float32
-    conv: Callable = convolve
     table: ClassVar[dict[str, Layer]]
 
     def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
@@ -102,6 +103,30 @@ class Network(nn.Module):
         require_layers(self.layers, self.table)
         require_size(x.shape[1:3], self.layers, self.table)
         return collect(self.steps(x.astype(self.dtype)), self.layers)
+
+
+def convolve(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "kh kw i o"],
+    bias: Float[Array, " o"],
+    stride: int = 1,
+    padding: Padding = ((0, 0), (0, 0)),
+    groups: int = 1,
+) -> Float[Array, "n h2 w2 o"]:
+    """Returns the cross-correlation of `x` with `kernel` (i = c / groups), plus `bias`.
+
+    In the dtype of `x`, at full precision: GPUs else compute float32 with 10 bits (TF32).
+    """
+    out = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return out + bias
 
 
 def same_padding(size: tuple[int, int], kernel: int, stride: int) -> Padding:
@@ -119,7 +144,6 @@ class Convolution(nn.Module):
     padding: int | None = None  # on every side; None = TensorFlow's SAME
     groups: int = 1
     dtype: Any = jnp.float32
-    conv: Callable = convolve
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 o"]:
@@ -130,11 +154,5 @@ class Convolution(nn.Module):
             padding = same_padding(x.shape[1:3], self.kernel, self.stride)
         else:
             padding = ((self.padding, self.padding),) * 2
-        return self.conv(
-            x,
-            kernel.astype(self.dtype),
-            bias.astype(self.dtype),
-            self.stride,
-            padding,
-            self.groups,
-        )
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        return convolve(x, kernel, bias, self.stride, padding, self.groups)

@@ -11,7 +11,8 @@ padding as torchvision has them.
 | layer3 | 16 | 256 | |
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -35,15 +36,14 @@ class Block(nn.Module):
     channels: int
     stride: int
     dtype: Any
-    conv: Callable
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 o"]:
-        common = {"dtype": self.dtype, "conv": self.conv}
-        y = Convolution(self.channels, 3, self.stride, 1, name="conv1", **common)(x)
-        y = Convolution(self.channels, 3, 1, 1, name="conv2", **common)(nn.relu(y))
+        convolution = partial(Convolution, self.channels, dtype=self.dtype)
+        y = convolution(3, self.stride, 1, name="conv1")(x)
+        y = convolution(3, 1, 1, name="conv2")(nn.relu(y))
         if self.stride > 1 or x.shape[-1] != self.channels:
-            x = Convolution(self.channels, 1, self.stride, 0, name="downsample", **common)(x)
+            x = convolution(1, self.stride, 0, name="downsample")(x)
         return nn.relu(x + y)
 
 
@@ -54,14 +54,13 @@ class ResNet18(Network):
     widths: tuple[int, ...] = WIDTHS
 
     def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
-        common = {"dtype": self.dtype, "conv": self.conv}
-        x = nn.relu(Convolution(self.widths[0], 7, 2, 3, name="conv1", **common)(x))
+        x = nn.relu(Convolution(self.widths[0], 7, 2, 3, dtype=self.dtype, name="conv1")(x))
         yield "conv1", x
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, width in enumerate(self.widths, 1):
             for block in range(2):
                 stride = 2 if stage > 1 and block == 0 else 1
-                x = Block(width, stride, name=f"layer{stage}_{block}", **common)(x)
+                x = Block(width, stride, self.dtype, name=f"layer{stage}_{block}")(x)
             yield f"layer{stage}", x
 
 

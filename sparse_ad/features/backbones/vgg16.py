@@ -47,9 +47,7 @@ class VGG16(Network):
                 x = nn.max_pool(x, (2, 2), (2, 2))
             for index in range(1, depth + 1):
                 name = f"{block}_{index}"
-                x = Convolution(
-                    width, 3, padding=1, dtype=self.dtype, conv=self.conv, name=f"conv{name}"
-                )(x)
+                x = Convolution(width, 3, padding=1, dtype=self.dtype, name=f"conv{name}")(x)
                 yield f"conv{name}", x
                 x = nn.relu(x)
                 yield f"relu{name}", x
