@@ -16,7 +16,7 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
 from sparse_ad.errors import UserError
-from sparse_ad.features import weights
+from sparse_ad.features import conversion, weights
 from sparse_ad.features.backbones import BACKBONES
 from sparse_ad.features.backbones.resnet18 import ResNet18
 from sparse_ad.features.backbones.vgg16 import VGG16
@@ -150,8 +150,8 @@ def test_every_format_gives_the_same_params(tmp_path, file):
     else:
         expected = 127.5 - np.float32([123.68, 116.779, 103.939])
         assert "Keras" in found.origin
-    assert found.mean.dtype == found.deviation.dtype == np.float32
-    np.testing.assert_allclose((grey - found.mean) / found.deviation, expected, rtol=1e-4)
+    assert found.mean.dtype == found.std.dtype == np.float32
+    np.testing.assert_allclose((grey - found.mean) / found.std, expected, rtol=1e-4)
     assert file in found.origin and len(found.sha256) == 64
 
 
@@ -275,7 +275,7 @@ def test_efficientnet_lite0_from_unfolded_arrays(tmp_path):
         found.params["block3"]["depthwise"]["kernel"][:, :, 0], kernel, rtol=1e-5
     )
     np.testing.assert_allclose(found.mean * 255, [127] * 3, rtol=1e-6)
-    np.testing.assert_allclose(found.deviation * 255, [128] * 3, rtol=1e-6)
+    np.testing.assert_allclose(found.std * 255, [128] * 3, rtol=1e-6)
 
 
 # What a file may not do.
@@ -335,7 +335,7 @@ def test_weights_of_another_network(tmp_path):
     np.savez(tmp_path / "a.npz", **state_dict(np.random.default_rng(0)))
     with pytest.raises(UserError, match=r"not weights of vgg16: it holds conv1.weight.*features.0"):
         load_weights("vgg16", str(tmp_path / "a.npz"))
-    with pytest.raises(UserError, match=r"features.backbone = 'vgg': choose one of"):
+    with pytest.raises(UserError, match=r"backbone = 'vgg': choose one of"):
         load_weights("vgg", str(tmp_path / "a.npz"))
 
 
@@ -403,7 +403,7 @@ def test_fetched_once_then_cached(published):
 
 
 @pytest.mark.parametrize("damage", ["half", "other"])
-def test_a_damaged_cache_is_made_anew(published, capsys, damage):
+def test_a_damaged_cache_is_written_again(published, capsys, damage):
     load_weights("vgg16")
     cached = weights.cached_path("vgg16")
     good = cached.read_bytes()
@@ -414,7 +414,7 @@ def test_a_damaged_cache_is_made_anew(published, capsys, damage):
     check_params(load_weights("vgg16"), make_vgg16())
     assert len(published) == 2 and cached.read_bytes() == good
     said = capsys.readouterr().err
-    assert str(cached) in said and "anew" in said
+    assert str(cached) in said and "written again" in said
     assert [path.name for path in cached.parent.iterdir()] == [cached.name]
 
 
@@ -449,11 +449,11 @@ def test_resnet18_is_taken_from_the_cache_or_asked_for():
 
 def test_fingerprint_sees_names_shapes_and_values():
     arrays = {"a": np.float32([1, 2]), "b": np.float32([[3]])}
-    digest = weights.fingerprint(arrays)
-    assert digest == weights.fingerprint(dict(reversed(arrays.items())))
+    digest = conversion.fingerprint(arrays)
+    assert digest == conversion.fingerprint(dict(reversed(arrays.items())))
     for other in ({"c": arrays["a"]}, {"a": arrays["a"][None]}, {"a": arrays["a"][::-1]}):
         rest = arrays if "a" in other else {"b": arrays["b"]}
-        assert digest != weights.fingerprint({**rest, **other})
+        assert digest != conversion.fingerprint({**rest, **other})
 
 
 @pytest.mark.slow

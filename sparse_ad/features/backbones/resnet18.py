@@ -13,12 +13,13 @@ padding as torchvision has them.
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Network, Source
+from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Source, collect
 
 WIDTHS = (64, 128, 256)  # channels of each stage
 
@@ -47,13 +48,19 @@ class Block(nn.Module):
         return nn.relu(x + y)
 
 
-class ResNet18(Network):
-    """Returns the `layers` of images that are RGB, less their mean and over their deviation."""
+class ResNet18(nn.Module):
+    """Returns the `layers` of images that are RGB, less their mean and over their std."""
 
-    table: ClassVar = LAYERS
+    layers: tuple[str, ...]
+    dtype: Any = jnp.float32  # of the computation; results are float32
     widths: tuple[int, ...] = WIDTHS
 
-    def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n _ _ _"]]:
+        return collect(self.steps(x.astype(self.dtype)), self.layers)
+
+    def steps(self, x: Float[Array, "n h w 3"]) -> Iterator[tuple[str, Array]]:
+        """Yields (name, output) of each layer, in the order in which they are computed."""
         x = nn.relu(Convolution(self.widths[0], 7, 2, 3, dtype=self.dtype, name="conv1")(x))
         yield "conv1", x
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -82,18 +89,18 @@ def _unfolded(path: str) -> Source:
 
 
 _TORCHVISION = Layout(
-    title="torchvision: RGB, mean and deviation of ImageNet",
+    title="torchvision: RGB, mean and std of ImageNet",
     order="oihw",
     source=_unfolded,
     mean=(0.485, 0.456, 0.406),
-    deviation=(0.229, 0.224, 0.225),
+    std=(0.229, 0.224, 0.225),
     epsilon=1e-5,
 )
 
 LAYOUTS = (
     _TORCHVISION,
     _TORCHVISION._replace(
-        title="torchvision, batch norms folded: RGB, mean and deviation of ImageNet",
+        title="torchvision, batch norms folded: RGB, mean and std of ImageNet",
         source=_folded,
     ),
 )

@@ -16,32 +16,39 @@ conv4_3 is the convolution's output (bias added) before the ReLU, relu4_3 the sa
 
 import re
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Network, Source
+from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Source, collect
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of each block
 DEPTHS = (2, 2, 3, 3, 3)  # convolutions of each block
 
 LAYERS: dict[str, Layer] = {
-    f"{kind}{block}_{index}": Layer(2 ** (block - 1), width)
+    f"{kind}{block}_{index}": Layer(2 ** (block - 1), width, signed=kind == "conv")
     for block, (width, depth) in enumerate(zip(WIDTHS, DEPTHS, strict=True), 1)
     for index in range(1, depth + 1)
     for kind in ("conv", "relu")
 }
 
 
-class VGG16(Network):
-    """Returns the `layers` of images that are RGB, less their mean and over their deviation."""
+class VGG16(nn.Module):
+    """Returns the `layers` of images that are RGB, less their mean and over their std."""
 
-    table: ClassVar = LAYERS
+    layers: tuple[str, ...]
+    dtype: Any = jnp.float32  # of the computation; results are float32
     widths: tuple[int, ...] = WIDTHS
 
-    def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n _ _ _"]]:
+        return collect(self.steps(x.astype(self.dtype)), self.layers)
+
+    def steps(self, x: Float[Array, "n h w 3"]) -> Iterator[tuple[str, Array]]:
+        """Yields (name, output) of each layer, in the order in which they are computed."""
         for block, (width, depth) in enumerate(zip(self.widths, DEPTHS, strict=True), 1):
             if block > 1:
                 x = nn.max_pool(x, (2, 2), (2, 2))
@@ -74,8 +81,8 @@ def _keras_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _torchvision_names(path: str) -> Source:
     """Returns features.N.weight and .bias: N counts convolutions, ReLUs and poolings from 0."""
     block, index = (int(digit) for digit in path.removeprefix("conv").split("_"))
-    place = sum(2 * depth + 1 for depth in DEPTHS[: block - 1]) + 2 * (index - 1)
-    return Source(f"features.{place}.weight", f"features.{place}.bias")
+    position = sum(2 * depth + 1 for depth in DEPTHS[: block - 1]) + 2 * (index - 1)
+    return Source(f"features.{position}.weight", f"features.{position}.bias")
 
 
 _KERAS = Layout(
@@ -83,7 +90,7 @@ _KERAS = Layout(
     order="hwio",
     source=lambda path: Source(f"{path}/kernel", f"{path}/bias"),
     mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
-    deviation=(1 / 255, 1 / 255, 1 / 255),
+    std=(1 / 255, 1 / 255, 1 / 255),
     bgr=True,
     first="conv1_1",
     rename=_keras_names,
@@ -96,13 +103,13 @@ LAYOUTS = (
         order="oihw",
         source=lambda path: Source(f"{path}.weight", f"{path}.bias"),
     ),
-    # These names are also those of a Caffe network in torchvision's clothes (the weights
-    # "IMAGENET1K_FEATURES"), which wants the mean and deviation of Keras's: not for this reader.
+    # Torchvision's "IMAGENET1K_FEATURES", converted from Caffe, has these names, too, but needs the
+    # mean and std of Keras's: do not give it to this reader.
     Layout(
-        title="torchvision: RGB, mean and deviation of ImageNet",
+        title="torchvision: RGB, mean and std of ImageNet",
         order="oihw",
         source=_torchvision_names,
         mean=(0.485, 0.456, 0.406),
-        deviation=(0.229, 0.224, 0.225),
+        std=(0.229, 0.224, 0.225),
     ),
 )
