@@ -57,7 +57,7 @@ def test_killed_in_stage_after_stage(straight, tmp_path, places):
 def test_a_signal_saves_and_says_so(straight, tmp_path):
     root, expected = straight
     flags = [*tiny(root), f"--workdir={tmp_path}", "--config.fit.checkpoint_seconds=1000"]
-    # The first call of batch_indices is for the beginning, and calls take one step until one is over.
+    # The first call of batch_indices is for the beginning; calls take one step until one ended.
     process = launch(
         *flags, "--mode=fit", strike=("sparse_ad.fitting.steps.batch_indices", 3, SIGTERM)
     )

@@ -9,14 +9,12 @@ import pytest
 from helpers.launching import learning_toy
 from helpers.toy import SIZE, examples
 from jax.sharding import AxisType
-from sparse_ad.data.images import Images
 
 from sparse_ad import devices
-from sparse_ad.data.decode import decode
+from sparse_ad.data.images import Images
 from sparse_ad.data.pipeline import training_batches, training_order
-from sparse_ad.data.resident import LEVELS, hold_images, to_float
+from sparse_ad.data.resident import hold_images
 from sparse_ad.devices import mesh, replicate
-from sparse_ad.errors import UserError
 from sparse_ad.fitting import steps
 from sparse_ad.fitting.setup import Fit, Setup
 from sparse_ad.fitting.steps import Pace, batch_indices, make_steps, resident_steps, streamed_steps
@@ -143,33 +141,6 @@ def test_a_small_device_holds_no_more_than_half(monkeypatch):
     source = make_steps(make(), IMAGES, KEY, 0)
     state = replicate(learning_toy().init(KEY, source.first()))
     assert source.advance(state, 0, 5)[2] == 1
-
-
-def test_bytes_are_held_as_bytes_and_lose_nothing():
-    held = hold_images(IMAGES, PIXELS, 11 * SIZE * SIZE)
-    assert held.dtype == np.uint8
-    decoded = np.stack([decode(each.image, (SIZE, SIZE), "grey") for each in IMAGES])
-    assert_same_bits(jax.jit(to_float)(held), decoded)
-    assert_same_bits(jax.jit(to_float)(np.arange(256, dtype=np.uint8)), LEVELS)
-
-
-@pytest.mark.parametrize("odd", [0, 4, 10])
-def test_one_image_between_levels_makes_all_float(odd):
-    some = list(IMAGES)
-    rng = np.random.default_rng(0)
-    some[odd] = some[odd]._replace(image=rng.uniform(size=(30, 20)).astype(np.float32))
-    held = hold_images(some, PIXELS, 1e9)
-    assert held.dtype == np.float32
-    decoded = np.stack([decode(each.image, (SIZE, SIZE), "grey") for each in some])
-    assert_same_bits(held, decoded)
-    assert hold_images(some, PIXELS, 4 * 11 * SIZE * SIZE) is not None
-    assert hold_images(some, PIXELS, 4 * 11 * SIZE * SIZE - 1) is None
-
-
-def test_an_unreadable_image_is_named():
-    some = [*IMAGES[:3], IMAGES[3]._replace(image=b"junk")]
-    with pytest.raises(UserError, match=r"good/003\.png: cannot be read"):
-        hold_images(some, PIXELS, 1e9)
 
 
 def test_pace(monkeypatch):

@@ -1,4 +1,4 @@
-"""What a workdir refuses: another experiment, damaged files, and disks that are full or read-only."""
+"""What a workdir refuses: another config, damaged files, and disks that are full or read-only."""
 
 import importlib
 import json
