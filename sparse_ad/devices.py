@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from sparse_ad.errors import require
 
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # that networks may compute in
+
 
 @cache
 def mesh() -> Mesh:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from sparse_ad.devices import DTYPES
 from sparse_ad.errors import require_choice
 from sparse_ad.features.backbones import efficientnet_lite0, resnet18, vgg16
 from sparse_ad.features.backbones.layers import Layer, Layout, require_layers
@@ -26,8 +27,6 @@ BACKBONES = {
         efficientnet_lite0.EfficientNetLite0, efficientnet_lite0.LAYERS, efficientnet_lite0.LAYOUTS
     ),
 }
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def build_backbone(name: str, layers: tuple[str, ...], dtype: Any = "float32") -> nn.Module:
