@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from sklearn.metrics import roc_curve
 
-from sparse_ad.nets.losses import share_active
+from sparse_ad.nets.losses import fraction_active
 from sparse_ad.report.heatmaps import COLOURS, overlay, to_rgb
 from sparse_ad.report.pictures import Picture
 
@@ -162,7 +162,7 @@ def draw_latents(latents: tuple[Float[np.ndarray, "n l"], ...] | None) -> Figure
             continue
         size = np.abs(codes)
         shares = size / np.maximum(size.max(1, keepdims=True), 1e-30)
-        active = f"{name}: {share_active(codes).mean():.1%} active"
+        active = f"{name}: {fraction_active(codes).mean():.1%} active"
         style = {"bins": np.linspace(0, 1, 51), "weights": np.full(shares.size, 1 / shares.size)}
         line = {"histtype": "step", "linewidth": 1.5, "color": colour, "label": active}
         axes.hist(shares.ravel(), **style, **line)
