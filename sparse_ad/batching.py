@@ -1,6 +1,7 @@
 """Loops over images whose results have the same bits whatever batch an image came in."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,15 @@ def for_each(function: Callable, images: PyTree[Array, "n ..."], together: int =
     if together == 1:
         return one_by_one(function, images)
     return in_groups(jax.vmap(function), images, together)
+
+
+def batched(function: Callable, together: int = 1) -> Callable:
+    """Returns (params, images [n ...]) -> function(params, one image) of all images."""
+    return partial(_batched, function, together)
+
+
+def _batched(function: Callable, together: int, params, images: PyTree[Array, "n ..."]):
+    return for_each(partial(function, params), images, together)
 
 
 def one_by_one(function: Callable, images: PyTree[Array, "n ..."]):
