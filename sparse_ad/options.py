@@ -140,6 +140,19 @@ def switch(values: Mapping[str, Any], kinds: Kinds, name: str) -> ConfigDict:
     return defaults
 
 
+def find_kinds(kind: type, values: Mapping[str, Any], path: str) -> Kinds | None:
+    """Returns the kinds that the section at `path` may have; None where it has one or is none."""
+    name, _, rest = path.partition(".")
+    field = next((each for each in dataclasses.fields(kind) if each.name == name), None)
+    if field is None or not isinstance(values.get(name), Mapping | ConfigDict):
+        return None
+    kinds = field.metadata.get("kinds")
+    if not rest:
+        return kinds
+    inner = kinds.get(values[name].get("name")) if kinds else typing.get_type_hints(kind)[name]
+    return find_kinds(inner, values[name], rest) if dataclasses.is_dataclass(inner) else None
+
+
 class Option(NamedTuple):
     """One option, for people to read."""
 

@@ -1,6 +1,7 @@
 """From images to patches, from patch errors back to images and to one score."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +130,26 @@ def pooling(config) -> Callable[[Float[Array, " p"]], Float[Array, ""]]:
     choices = {"top_sum": top_sum, "max": jnp.max, "top_mean": top_mean}
     require_choice("method.pooling", config.pooling, choices)
     return choices[config.pooling]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """From an image's errors to its score."""
+
+    rule: str = "top_sum"  # top_sum | max | top_mean
+    top: int = 5  # top_sum: how many of the largest errors are added
+    fraction: float = 0.01  # top_mean: of largest errors that are averaged
+
+
+def pool(options: Pool, errors: Float[Array, " p"]) -> Float[Array, ""]:
+    """Returns the score."""
+    if options.rule == "top_sum":
+        return jnp.sum(lax.top_k(errors, min(options.top, errors.shape[0]))[0])
+    if options.rule == "max":
+        return jnp.max(errors)
+    if options.fraction == 1:
+        return jnp.mean(errors)
+    return jnp.mean(lax.top_k(errors, max(1, round(options.fraction * errors.shape[0])))[0])
 
 
 def draw(

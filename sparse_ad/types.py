@@ -68,10 +68,10 @@ class Scores(NamedTuple):
     info: Diagnostics = NO_DIAGNOSTICS
 
 
-Maps = dict[str, Float[Array, "*n h w c"]]
+Maps = dict[str, Float[Array | np.ndarray, "*n _ _ _"]]
 """What a detector looks at, by layer: {"pixels": images}, or the maps of a frozen network.
 
-Of a batch [n h w c], or of one image [h w c].
+Of a batch [n h w c], or of one image [h w c]; h w c differ between layers.
 """
 
 

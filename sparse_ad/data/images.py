@@ -17,9 +17,7 @@ class Images:
     workers: int = 2  # threads that decode images
 
     def __post_init__(self):
-        whole = all(isinstance(side, int) for side in self.size)
-        good = whole and len(self.size) == 2 and min(self.size) >= 1
-        require(good, "size", self.size, "give (height, width), each >= 1")
+        require(min(self.size) >= 1, "size", self.size, "give (height, width), each >= 1")
         require_choice("color", self.color, CHANNELS)
         require_fraction("calibration_fraction", self.calibration_fraction)
         require(self.limit >= 0, "limit", self.limit, "give 0 or more")

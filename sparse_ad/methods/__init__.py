@@ -2,14 +2,14 @@
 
 from sparse_ad.errors import require_choice
 from sparse_ad.features.pyramid import features
-from sparse_ad.methods.anogan import anogan
+from sparse_ad.methods.anogan import AnoGan
 from sparse_ad.methods.exemplar_coding import exemplar_coding
 from sparse_ad.methods.lifts.descriptors import entropy, mean_colour, pooled_features
 from sparse_ad.methods.lifts.patchwise import patchwise
-from sparse_ad.methods.lifts.reconstruction import reconstruction
 from sparse_ad.methods.lifts.tiles import tiled, tiling
 from sparse_ad.methods.mlf_sc import mlf_sc
 from sparse_ad.methods.pca import pca
+from sparse_ad.methods.reconstruction import Reconstruction
 from sparse_ad.methods.sparse_coding import sparse_coding
 from sparse_ad.types import Method
 
@@ -23,8 +23,8 @@ METHODS = {  # name: build(config, features, (height, width)) -> detector
     "sparse_coding": lifted(sparse_coding),
     "exemplar_coding": lifted(exemplar_coding),
     "mlf_sc": lambda config, *images: mlf_sc(config.method, *images),
-    "reconstruction": reconstruction,
-    "anogan": anogan,
+    "reconstruction": Reconstruction,
+    "anogan": AnoGan,
     "mean_colour": lambda config, *images: mean_colour(config.method, *images),
     "entropy": lambda config, *images: entropy(config.method, *images),
     "pca": lambda config, *images: pca(config.method, *images),

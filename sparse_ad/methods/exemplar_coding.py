@@ -15,7 +15,7 @@ from sparse_ad.sparse.exemplars import (
     pursue,
     whitening,
 )
-from sparse_ad.sparse.lasso import product
+from sparse_ad.sparse.problems import product
 from sparse_ad.types import Key, VectorModel
 
 

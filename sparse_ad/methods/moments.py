@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from sparse_ad.sparse.lasso import product
+from sparse_ad.sparse.problems import product
 
 
 class Moments(NamedTuple):

@@ -11,7 +11,7 @@ from sparse_ad.errors import require
 from sparse_ad.methods.lifts.patchwise import only
 from sparse_ad.methods.moments import Moments, add_vectors, begin_moments
 from sparse_ad.patches import resize_map
-from sparse_ad.sparse.lasso import product
+from sparse_ad.sparse.problems import product
 from sparse_ad.types import PIXELS, Features, Key, Maps, Method, Scores
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from sparse_ad.errors import require
 from sparse_ad.sparse.coder import sparse_coder
 from sparse_ad.sparse.dictionary import Statistics, begin_dictionary, learn
-from sparse_ad.sparse.lasso import product
+from sparse_ad.sparse.problems import product
 from sparse_ad.types import Key, VectorModel
 
 

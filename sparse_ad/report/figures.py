@@ -17,7 +17,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_curve
 
 from sparse_ad.evaluation.results import ImageMetrics, Scale, ScoreRow
-from sparse_ad.nets.losses import ACTIVE
+from sparse_ad.nets.losses import fraction_active
 from sparse_ad.report.heatmaps import COLOURS, overlay, to_rgb
 from sparse_ad.report.pictures import Picture
 
@@ -168,7 +168,7 @@ def draw_latents(latents: tuple[Float[np.ndarray, "n l"], ...] | None) -> Figure
         size = np.abs(codes)
         largest = size.max(1, keepdims=True)
         fraction = size / np.maximum(largest, 1e-30)
-        active = f"{name}: {np.mean(size > ACTIVE * largest):.1%} active"
+        active = f"{name}: {fraction_active(codes).mean():.1%} active"
         style = {"bins": np.linspace(0, 1, 51), "weights": np.full(size.size, 1 / size.size)}
         line = {"histtype": "step", "linewidth": 1.5, "color": colour, "label": active}
         axes.hist(fraction.ravel(), **style, **line)

@@ -8,8 +8,6 @@ from sparse_ad.options import comments, read, section
 
 BAD = [
     ("folder", "size", (0, 8)),
-    ("folder", "size", (8.0, 8)),
-    ("folder", "size", (8,)),
     ("folder", "color", "gray"),
     ("folder", "calibration_fraction", 0.0),
     ("folder", "limit", -1),
@@ -17,7 +15,6 @@ BAD = [
     ("elpv", "test_fraction", 1.0),
     ("elpv", "color", "gray"),
     ("generated", "category", "silk"),
-    ("generated", "count", (1, 2)),
     ("generated", "count", (1, 2, -1)),
     ("generated", "size", (16, 64)),
     ("ham10000", "split", "image"),

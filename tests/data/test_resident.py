@@ -20,11 +20,12 @@ EXAMPLES = [
 
 
 def test_bytes_are_held_as_bytes_and_lose_nothing():
-    held = hold_images(EXAMPLES, OPTIONS, 11 * SIZE * SIZE)
+    held = hold_images(EXAMPLES, OPTIONS, 11.0 * SIZE * SIZE)
     assert held.dtype == np.uint8
     decoded = np.stack([decode(example.image, (SIZE, SIZE), "grey") for example in EXAMPLES])
     np.testing.assert_array_equal(jax.jit(to_float)(held), decoded)
-    np.testing.assert_array_equal(jax.jit(to_float)(np.arange(256, dtype=np.uint8)), LEVELS)
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    np.testing.assert_array_equal(jax.jit(to_float)(levels).ravel(), LEVELS)
 
 
 @pytest.mark.parametrize("odd", [0, 4, 10])
@@ -36,8 +37,8 @@ def test_one_image_between_levels_makes_all_float(odd):
     assert held.dtype == np.float32
     decoded = np.stack([decode(example.image, (SIZE, SIZE), "grey") for example in examples])
     np.testing.assert_array_equal(held, decoded)
-    assert hold_images(examples, OPTIONS, 4 * 11 * SIZE * SIZE) is not None
-    assert hold_images(examples, OPTIONS, 4 * 11 * SIZE * SIZE - 1) is None
+    assert hold_images(examples, OPTIONS, 44.0 * SIZE * SIZE) is not None
+    assert hold_images(examples, OPTIONS, 44.0 * SIZE * SIZE - 1) is None
 
 
 def test_an_unreadable_image_is_named():

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from helpers.made_up import REAL, make_driver, make_ham10000, noise, write_image
@@ -178,7 +179,7 @@ def test_what_is_only_odd_is_a_warning(tmp_path, caplog):
 
 def test_right_counts_are_no_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        listing.check_counts("table", "aab", {"a": 2, "b": 1})
+        listing.check_counts(Path("table"), "aab", {"a": 2, "b": 1})
     assert not caplog.records
 
 

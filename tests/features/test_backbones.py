@@ -12,8 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from sparse_ad.errors import UserError
 from sparse_ad.features.backbones import BACKBONES, build_backbone
-from sparse_ad.features.backbones.convolution import convolve
-from sparse_ad.features.backbones.resnet18 import ResNet18
+from sparse_ad.features.backbones.layers import convolve
 from sparse_ad.features.weights import PUBLISHED, load_weights
 from sparse_ad.system import assets
 
@@ -134,7 +133,7 @@ def test_table_of_layers_is_true(name, size):
     found, _ = jax.eval_shape(
         build_backbone(name, tuple(layers)).init_with_output, jax.random.key(0), shape
     )
-    for layer, (stride, channels) in layers.items():
+    for layer, (stride, channels, _) in layers.items():
         n, height, width, depth = found[layer].shape
         assert (n, depth) == (2, channels)
         for positions, side in ((height, size[0]), (width, size[1])):
@@ -152,18 +151,25 @@ def test_table_of_layers_is_true(name, size):
     ],
 )
 def test_nothing_deeper_is_computed(name, layers, convolutions):
-    calls = []
-
-    def counted(*args):
-        calls.append(args)
-        return convolve(*args)
-
-    module = THIN[name](layers, conv=counted)
+    module = THIN[name](layers)
     shape = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    found, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), shape)
-    assert sorted(found) == sorted(layers)
-    assert len(calls) == convolutions
+    maps, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), shape)
+    assert sorted(maps) == sorted(layers)
     assert len(jax.tree.leaves(variables)) == 2 * convolutions
+    program = jax.make_jaxpr(module.apply)(variables, shape)
+    operations = [str(equation.primitive) for equation in program.eqns]
+    assert operations.count("conv_general_dilated") == convolutions
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_layers_behind_a_relu_are_not_negative(name):
+    x = image(1, 32, 32, 3)
+    layers = BACKBONES[name].layers
+    module = THIN[name](tuple(layers))
+    maps = jax.jit(module.apply)({"params": random_params(module, x)}, x)
+    assert {layer: bool(leaf.min() < 0) for layer, leaf in maps.items()} == {
+        layer: known.signed for layer, known in layers.items()
+    }
 
 
 def test_parameters_of_deeper_layers_do_no_harm_and_batches_do_not_mix():
@@ -214,25 +220,16 @@ def test_reference_pads_as_torch_would():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("vgg", ("conv1_1",)), "features.backbone = 'vgg': choose one of efficientnet_lite0, res"),
-        (("vgg16", ("conv6_1",)), "features.layers = 'conv6_1': choose one of conv1_1, conv1_2"),
-        (("vgg16", ()), "features.layers = .*: name at least one of conv1_1"),
-        (("resnet18", ("conv1", "conv1")), "features.layers = .*: name each layer once"),
-        (("resnet18", ("conv1",), "float16"), "features.dtype = 'float16': choose one of bfloat16"),
+        (("vgg", ("conv1_1",)), "backbone = 'vgg': choose one of efficientnet_lite0, res"),
+        (("vgg16", ("conv6_1",)), "layers = 'conv6_1': choose one of conv1_1, conv1_2"),
+        (("vgg16", ()), "layers = .*: name at least one of conv1_1"),
+        (("resnet18", ("conv1", "conv1")), "layers = .*: name each layer once"),
+        (("resnet18", ("conv1",), "float16"), "dtype = 'float16': choose one of bfloat16"),
     ],
 )
 def test_wrong_choices_are_named(arguments, message):
     with pytest.raises(UserError, match=message):
         build_backbone(*arguments)
-
-
-def test_image_that_is_too_small():
-    module = build_backbone("vgg16", ["conv1_1", "conv4_3"], jnp.bfloat16)
-    shape = jax.ShapeDtypeStruct((1, 7, 64, 3), jnp.float32)
-    with pytest.raises(UserError, match=r"data.size = \(7, 64\): layer conv4_3 needs 8 x 8 pixels"):
-        jax.eval_shape(module.init, jax.random.key(0), shape)
-    with pytest.raises(UserError, match=r"features.layers = 'layer4'"):
-        ResNet18(("layer4",)).init(jax.random.key(0), image(1, 32, 32, 3))
 
 
 def wheel_of(name):
@@ -265,7 +262,7 @@ def test_vgg16_equals_onnxruntime():
     expected = session.run(outputs, {"input": bgr})
     weights = load_weights("vgg16")
     found = jax.jit(build_backbone("vgg16", layers).apply)(
-        {"params": weights.params}, (pixels - weights.mean) / weights.deviation
+        {"params": weights.params}, (pixels - weights.mean) / weights.std
     )
     expected = {
         layer: value.transpose(0, 2, 3, 1) for layer, value in zip(layers, expected, strict=True)
@@ -288,7 +285,7 @@ def test_efficientnet_lite0_knows_a_cat_and_a_cup():
     for name, classes in (("chelsea", (281, 282, 285)), ("coffee", (967,))):
         picture = getattr(skimage.data, name)()[:300, 75:375]
         picture = skimage.transform.resize(picture, (224, 224), anti_aliasing=True)
-        x = ((picture - weights.mean) / weights.deviation)[None].astype(np.float32)
+        x = ((picture - weights.mean) / weights.std)[None].astype(np.float32)
         x = np.asarray(apply({"params": weights.params}, x)["stage6"])
         x = x @ arrays["_conv_head.weight"][:, :, 0, 0].T
         x = relu((x - mean) / np.sqrt(variance + 1e-3) * gain + shift, 6)

@@ -96,7 +96,9 @@ def test_a_resumed_log_shows_no_step_twice(tmp_path):
 def test_the_first_step_that_went_wrong_is_named_and_not_written(tmp_path, value):
     log = MetricsLog(tmp_path / "metrics.jsonl", 10)
     log.add(11, {"fine": np.ones(4), "loss": np.array([1.0, 2.0, value, value])}, 4)
-    with pytest.raises(UserError, match=r"step 13: loss is (nan|inf); lower fit.learning_rate"):
+    with pytest.raises(
+        UserError, match=r"step 13: loss is (nan|inf); lower method.optimizer.learning_rate"
+    ):
         log.sync()
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [11, 12]
 

@@ -21,7 +21,6 @@ ASSET = assets.Asset(
     wheel="elpv-dataset==1.0.0.post1",
     filename="elpv_dataset-1.0.0.post1-py3-none-any.whl",
     sha256="85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c",
-    size=90801454,
     license="CC BY-NC-SA 4.0 (non-commercial)",
     note="Cite Buerhop-Lutz et al. 2018 (EU PVSEC) and Deitsch et al. 2019 (Solar Energy).",
 )

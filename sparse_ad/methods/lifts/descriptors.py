@@ -23,7 +23,7 @@ from sparse_ad.methods.moments import (
     whiten,
 )
 from sparse_ad.patches import resize_map
-from sparse_ad.sparse.lasso import product
+from sparse_ad.sparse.problems import product
 from sparse_ad.types import PIXELS, Features, Key, Maps, Method, Scores
 
 BINS = 64  # grey levels that the entropy tells apart
