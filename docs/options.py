@@ -19,8 +19,8 @@ Written by `python -m docs.write` from the dataclasses in `sparse_ad/`. Set an o
 line by `--config.` and its path, for example `--config.method.coder.penalty=0.5`. A config file may
 have other values than these defaults: `python launch.py --config=FILE --help` shows those in force.
 
-`name` is the name of the run, whose results go to `runs/NAME`; `seed` that of splits, initial values
-and draws."""
+`name` is the name of the run, whose results go to `runs/NAME`; `seed` that of splits, initial
+values and draws."""
 SECTIONS = (  # section, what it is, its kinds or its one dataclass
     ("data", "The images. `data.name` chooses the source.", SOURCES),
     ("features", "What a detector looks at. `features.name` chooses.", FEATURES),

@@ -195,26 +195,6 @@ RULES: dict[str, Callable[[Pool, Float[Array, " p"]], Float[Array, ""]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Pool:
-    """From an image's errors to its score."""
-
-    rule: str = "top_sum"  # top_sum | max | top_mean
-    top: int = 5  # top_sum: how many of the largest errors are added
-    fraction: float = 0.01  # top_mean: of largest errors that are averaged
-
-
-def pool(options: Pool, errors: Float[Array, " p"]) -> Float[Array, ""]:
-    """Returns the score."""
-    if options.rule == "top_sum":
-        return jnp.sum(lax.top_k(errors, min(options.top, errors.shape[0]))[0])
-    if options.rule == "max":
-        return jnp.max(errors)
-    if options.fraction == 1:
-        return jnp.mean(errors)
-    return jnp.mean(lax.top_k(errors, max(1, round(options.fraction * errors.shape[0])))[0])
-
-
 def draw(
     key: Key, images: Float[Array, "n h w c"], count: int, size: int
 ) -> Float[Array, "count n d"]:

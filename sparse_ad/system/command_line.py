@@ -12,6 +12,7 @@ from typing import Any
 from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 from tqdm import tqdm
 
 from sparse_ad.errors import FieldError, UserError
@@ -23,7 +24,7 @@ OF_WORKDIR = "configs/of_workdir.py"
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 
 
-class ConfigParser(config_flags.ConfigFileFlagParser):
+class ConfigParser(ConfigFileFlagParser):
     """Loads a config file, with the kinds of its sections as the overrides in argv want them.
 
     --config.data.name=elpv makes the section `data` one of ELPV: with the fields of that source,
@@ -40,6 +41,10 @@ class ConfigParser(config_flags.ConfigFileFlagParser):
         except UserError as error:  # the loader puts a traceback around what the file raised
             cause = error.__context__
             raise (cause if isinstance(cause, UserError) else error) from None
+        except TypeError as error:
+            if path.partition(":")[2] and "get_config() takes 0" in str(error):
+                raise UserError(f"--config = {path!r}: this config has no variants") from None
+            raise
         if "method" in config:  # not a study
             switch_kinds(config, self.argv)
         return config
