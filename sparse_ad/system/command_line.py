@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from sparse_ad.errors import FieldError, UserError
 from sparse_ad.experiment import Experiment, read_experiment
-from sparse_ad.options import Option, comments, describe, find_kinds, switch
+from sparse_ad.options import describe, find_kinds, switch
 
 QUICKSTART = "configs/quickstart.py"
 OF_WORKDIR = "configs/of_workdir.py"
@@ -190,15 +190,11 @@ def _fields(tree: dict[str, Any], prefix: str = "") -> Iterable[str]:
             yield from _fields(value, f"{prefix}{name}.")
 
 
-def format_options(config: ConfigDict) -> str:
-    """Returns every field of a config, its value and its meaning, as text for --help."""
-    if "method" in config:
-        options = list(describe(read_experiment(config)))
-    else:
-        known = comments(importlib.import_module("configs.studies.base").Study)
-        options = [Option(name, config[name], text) for name, text in known.items()]
+def format_options(options: Any) -> str:
+    """Returns every field of an experiment or study, its value and its meaning, for --help."""
     return "\n".join(
-        f"  --config.{option.path}={option.default!r}\n      {option.meaning}" for option in options
+        f"  --config.{option.path}={option.default!r}\n      {option.meaning}"
+        for option in describe(options)
     )
 
 
