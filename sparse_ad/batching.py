@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, PyTree, Shaped
+from jaxtyping import Array, Float, PyTree, Shaped
 
-Images = PyTree[Shaped[Array | np.ndarray, "n ..."]]  # a tree of arrays, or one
+from sparse_ad.errors import UserError, require
+from sparse_ad.types import Features, Maps
+
+Rows = PyTree[Shaped[Array | np.ndarray, "n ..."]]  # of images, or of a tree of their maps
 
 
-def for_each(function: Callable, images: Images, together: int = 1):
+def for_each(function: Callable, images: Rows, together: int = 1):
     """Returns function(one image) of all images, `together` of them at a time.
 
     This is the one place that makes a result independent of the batch: every image, or group of
@@ -28,11 +31,11 @@ def batched(function: Callable, together: int = 1) -> Callable:
     return partial(_batched, function, together)
 
 
-def _batched(function: Callable, together: int, params, images: Images):
+def _batched(function: Callable, together: int, params, images: Rows):
     return for_each(partial(function, params), images, together)
 
 
-def one_by_one(function: Callable, images: Images):
+def one_by_one(function: Callable, images: Rows):
     """Returns function(image) of all images, as `lax.map` does, with the same bits for any n.
 
     A loop of one turn would be unrolled, its operations fused with what is around them, and
@@ -56,7 +59,7 @@ def one_by_one(function: Callable, images: Images):
     return jax.tree.map(lambda leaf: leaf[:count], filled)
 
 
-def in_groups(function: Callable, images: Images, size: int):
+def in_groups(function: Callable, images: Rows, size: int):
     """Returns function(some images [size ...]) of all images, the last group padded.
 
     Every group has the same shape, so that one program serves any number of images.
@@ -69,3 +72,17 @@ def in_groups(function: Callable, images: Images, size: int):
     count = jax.tree.leaves(images)[0].shape[0]
     results = one_by_one(function, jax.tree.map(cut, images))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], results)
+
+
+def only(maps: Maps) -> Float[Array, "*n h w c"]:
+    """Returns the one map there is. Errors: UserError where there are several."""
+    remedy = f"leaves the maps of {', '.join(maps)} apart, and this method wants one; set it True"
+    require(len(maps) == 1, "features.fuse", False, remedy)
+    return next(iter(maps.values()))
+
+
+def require_pixels(features: Features) -> None:
+    """Raises UserError unless the features are the images themselves."""
+    if not features.raw:
+        remedy = "this detector reconstructs images, not the maps of a network; choose pixels"
+        raise UserError(f"features = {features.identity!r}: {remedy}")

@@ -1,5 +1,6 @@
 """The detectors: options classes, by the name that `method.name` gives them."""
 
+from sparse_ad.methods.anogan import AnoGan
 from sparse_ad.methods.entropy import Entropy
 from sparse_ad.methods.exemplar_coding import ExemplarCoding
 from sparse_ad.methods.lifts.maps import Shape
@@ -9,6 +10,7 @@ from sparse_ad.methods.mlf_sc import MlfSc
 from sparse_ad.methods.mlf_sc_2020 import MlfSc2020
 from sparse_ad.methods.pca import Pca
 from sparse_ad.methods.pooled_features import PooledFeatures
+from sparse_ad.methods.reconstruction import Reconstruction
 from sparse_ad.methods.sparse_coding import SparseCoding
 from sparse_ad.types import Features, Method
 
@@ -17,6 +19,8 @@ METHODS: dict[str, type] = {  # name -> dataclass of options, with build(feature
     "exemplar_coding": ExemplarCoding,
     "mlf_sc": MlfSc,
     "mlf_sc_2020": MlfSc2020,
+    "reconstruction": Reconstruction,
+    "anogan": AnoGan,
     "mean_colour": MeanColour,
     "entropy": Entropy,
     "pca": Pca,
