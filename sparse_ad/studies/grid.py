@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
 from sparse_ad.errors import UserError, require, require_choice
-from sparse_ad.system.command_line import ROOT, load_config
+from sparse_ad.experiment import Experiment
+from sparse_ad.system.command_line import load_experiment
 
 COLUMNS = ("kinds", "blocks")
 
@@ -31,6 +31,43 @@ class Block(NamedTuple):
     overrides: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Published:
+    """Which published tables stand beside ours: "paper.table" in studies/published.json."""
+
+    auroc: str = ""  # table of image AUROC
+    r1_r2: str = ""  # table of R1 and R2
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of detectors, data and seeds."""
+
+    name: str = ""  # of the study; its results go to runs/NAME
+    root: str = ""  # folder of the data: what {root} stands for in an override
+    seeds: tuple[int, ...] = (0,)  # every cell is run with each
+    rows: tuple[Row, ...] = ()  # the detectors
+    blocks: tuple[Block, ...] = ()  # the data
+    common: tuple[str, ...] = ()  # overrides of every cell, "field=value"
+    overrides: tuple[str, ...] = ()  # the same, stronger than all others: for the command line
+    only_rows: tuple[str, ...] = ()  # keys of the rows to run; (): all
+    only_blocks: tuple[str, ...] = ()  # keys of the blocks to run; (): all
+    columns: str = "kinds"  # kinds: a table for each block | blocks: one table of them all
+    compare: tuple[tuple[str, str], ...] = ()  # pairs of rows: the first less the second
+    published: Published = field(default_factory=Published)
+    published_of: str = ""  # what the published values are of, where it differs from ours
+    bootstrap: int = 1000  # resamples behind the interval of a difference
+
+    def __post_init__(self):
+        good = all(seed >= 0 for seed in self.seeds) and len(set(self.seeds)) == len(self.seeds)
+        remedy = "give different whole numbers from 0 on, at least one"
+        require(good and len(self.seeds) > 0, "seeds", self.seeds, remedy)
+        require(self.bootstrap >= 1, "bootstrap", self.bootstrap, "give 1 or more")
+        require_choice("columns", self.columns, COLUMNS)
+        for key in {key for pair in self.compare for key in pair}:
+            require_choice("compare", key, [row.key for row in self.rows])
+
+
 class Cell(NamedTuple):
     """One run of the grid."""
 
@@ -40,10 +77,10 @@ class Cell(NamedTuple):
     path: str  # BLOCK/ROW/seedN: its name, and its folder below the study's
     workdir: Path
     overrides: dict[str, str]  # fields that differ from the config file, as text
-    config: ConfigDict
+    experiment: Experiment
 
 
-def list_cells(study: ConfigDict, workdir: Path) -> list[Cell]:
+def list_cells(study: Study, workdir: Path) -> list[Cell]:
     """Returns all cells, seeds outermost, so that there are whole tables as early as possible.
 
     If two overrides set one field, the more specific wins: `common` < block < row < `overrides`.
@@ -51,14 +88,6 @@ def list_cells(study: ConfigDict, workdir: Path) -> list[Cell]:
     """
     rows = _choose(study.rows, "only_rows", study.only_rows)
     blocks = _choose(study.blocks, "only_blocks", study.only_blocks)
-    seeds = tuple(study.seeds)
-    whole = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
-    remedy = "give different whole numbers from 0 on, at least one"
-    require(whole and bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, remedy)
-    require(study.bootstrap >= 1, "bootstrap", study.bootstrap, "give 1 or more")
-    require_choice("columns", study.columns, COLUMNS)
-    for key in {key for pair in study.compare for key in pair}:
-        require_choice("compare", key, [row.key for row in study.rows])
     given = (
         *study.common,
         *study.overrides,
@@ -69,22 +98,10 @@ def list_cells(study: ConfigDict, workdir: Path) -> list[Cell]:
     require(bool(study.root) or not needed, "root", study.root, remedy)
     return [
         _cell(study, workdir, seed, block, row)
-        for seed in seeds
+        for seed in study.seeds
         for block in blocks
         for row in rows
     ]
-
-
-def require_kind(config: ConfigDict, study: bool) -> None:
-    """Raises UserError unless `config` is that of a study, or that of a run, as `study` says."""
-    if study and "rows" not in config:
-        names = {path.name for path in ROOT.glob("configs/studies/*.py")} - {"base.py"}
-        files = ", ".join(sorted(names))
-        raise UserError(
-            f"--mode=study: {config.name} is no study; give --config=configs/studies/FILE: {files}"
-        )
-    if not study and "rows" in config:
-        raise UserError(f"--config: {config.name} is a study; run it by --mode=study")
 
 
 @contextmanager
@@ -105,13 +122,14 @@ def _choose(parts: tuple, field: str, keys: Iterable[str]) -> tuple:
     return tuple(part for part in parts if not keys or part.key in keys)
 
 
-def _cell(study: ConfigDict, workdir: Path, seed: int, block: Block, row: Row) -> Cell:
+def _cell(study: Study, workdir: Path, seed: int, block: Block, row: Row) -> Cell:
     path = f"{block.key}/{row.key}/seed{seed}"
     with named(path):
         given = (*study.common, *block.overrides, *row.overrides, *study.overrides)
         overrides = dict(_split(each, study.root) for each in given) | {"seed": str(seed)}
-        config = load_config(row.config, [f"{name}={text}" for name, text in overrides.items()])
-    return Cell(block, row, seed, path, workdir / path, overrides, config)
+        changes = [f"{name}={text}" for name, text in overrides.items()]
+        experiment = load_experiment(row.config, changes)
+    return Cell(block, row, seed, path, workdir / path, overrides, experiment)
 
 
 def _split(override: str, root: str) -> tuple[str, str]:

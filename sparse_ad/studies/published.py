@@ -5,9 +5,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from sparse_ad.errors import require
+from sparse_ad.studies.grid import Study
 from sparse_ad.studies.results import Published
 from sparse_ad.system.json_values import from_json
 
@@ -21,14 +20,14 @@ def published_tables() -> dict[str, Any]:
     return json.loads(text)
 
 
-def read_published(study: ConfigDict) -> Published:
+def read_published(study: Study) -> Published:
     """Returns the published table of each metric for which `study.published` names one.
 
     The name is "paper.table" in published.json. Raises: UserError naming the field where there is
     no such table.
     """
     tables = {}
-    for metric, name in study.published.items():
+    for metric, name in vars(study.published).items():
         if name:
             paper, _, table = name.partition(".")
             known = published_tables().get(paper, {})

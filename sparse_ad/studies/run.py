@@ -13,14 +13,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from sparse_ad import stages
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation.comparison import Comparison, compare, sample_std
 from sparse_ad.evaluation.records import Scored, read_results, read_scores
 from sparse_ad.evaluation.results import Interval
-from sparse_ad.studies.grid import Cell, list_cells
+from sparse_ad.studies.grid import Cell, Study, list_cells
 from sparse_ad.studies.markdown import study_page
 from sparse_ad.studies.published import read_published
 from sparse_ad.studies.results import (
@@ -40,7 +39,7 @@ from sparse_ad.system.workdir import is_finished, plain
 log = logging.getLogger(__name__)
 
 
-def run(study: ConfigDict, workdir: Path) -> None:
+def run(study: Study, workdir: Path) -> None:
     """Runs all cells that are not finished; writes study.json, study.md and study.html.
 
     Raises: UserError before the first cell for a field, config or value that is wrong; after the
@@ -93,7 +92,7 @@ def run_cells(cells: Sequence[Cell]) -> dict[str, str]:
         log.info("cell %d of %d: %s; %s", number + 1, len(todo), cell.path, so_far)
         begun = time.monotonic()
         try:
-            stages.run(cell.config, cell.workdir)
+            stages.run(cell.experiment, cell.workdir)
             spent[cell.row.key].append(time.monotonic() - begun)
         except UserError as error:
             failed[cell.path] = str(error)
@@ -146,7 +145,7 @@ def summarise(cells: Sequence[CellResult]) -> Summaries:
 
 
 def measure_differences(
-    study: ConfigDict, cells: Sequence[Cell], summary: Summaries
+    study: Study, cells: Sequence[Cell], summary: Summaries
 ) -> tuple[Difference, ...]:
     """Returns for each block what `compare` asks for, and detectors less their strongest check.
 
@@ -199,7 +198,7 @@ def _over_seeds(metrics: Sequence[Interval]) -> Summary:
 def _finished(cell: Cell) -> bool:
     """Whether a cell has its results; where its files are damaged, running it reports that."""
     try:
-        return is_finished(cell.workdir, cell.config)
+        return is_finished(cell.workdir, cell.experiment)
     except UserError:
         return False
 

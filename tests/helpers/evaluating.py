@@ -20,11 +20,11 @@ ABOUT = About(
 
 
 def run(
-    score, params, splits, options: Evaluation = OPTIONS
+    score, params, splits, options: Evaluation = OPTIONS, about: About = ABOUT
 ) -> tuple[Calibration, Results, list[ScoreRow]]:
     """Calibrates and evaluates."""
     calibration = protocol.calibrate(score, params, splits.calibration, IMAGES, options)
     results, rows = protocol.evaluate(
-        score, params, splits, calibration, IMAGES, options, seed=0, about=ABOUT
+        score, params, splits, calibration, IMAGES, options, seed=0, about=about
     )
     return calibration, results, rows
