@@ -2,18 +2,19 @@
 
   python launch.py                                     the quickstart
   python launch.py --config=configs/sparse_patches.py --config.data.root=DIR
+  python launch.py --config=configs/pca.py --help      every option of that config
   python launch.py --mode=predict --workdir=DIR --input=FOLDER
   python launch.py --mode=study --config=configs/studies/zhao_karray.py --config.root=DIR
 
 --mode=run fits, evaluates and reports; fit, evaluate and predict do one part, the last two with
 the config that the workdir was fitted with. Every field of a config can be set, for example
---config.method.penalty=0.5; configs/base.py lists fields and defaults. A run that was stopped
-goes on when the same command is given again.
+--config.method.coder.penalty=0.5; another data source or detector is chosen by its name, for
+example --config.data.name=elpv. The same command resumes a run that was stopped.
 
---mode=study runs a grid of configs, data and seeds, a cell after the other, and writes one table of
-all, beside the published figures: WORKDIR/study.md, study.html and study.json. It goes on in the
-same way: finished cells are left alone. configs/studies/base.py lists its fields; a field of the
-cells is set by --config.overrides, for example --config.overrides=fit.passes=2.
+--mode=study runs a grid of configs, data and seeds, one cell after the other, and writes tables of
+all results beside the published ones: WORKDIR/study.md, study.html and study.json. The same command
+resumes it: finished cells are kept. A field of all cells is set by --config.overrides, for example
+--config.overrides=fit.epochs=2.
 """
 
 import sys
@@ -23,7 +24,6 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sparse_ad.errors import UserError
-from sparse_ad.system.command_line import add_config, check_fields, set_up_log, tell
 from sparse_ad.system.signals import Stopped, end_cleanly
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -37,31 +37,37 @@ OUTPUT = flags.DEFINE_string("output", None, "predict: default WORKDIR/predictio
 RECORD = flags.DEFINE_string(
     "record", None, "A file that is given a copy of results.json or study.json."
 )
+HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h", "-?"}
+RESULTS = {"run": "results.json", "evaluate": "results.json", "study": "study.json"}
 
 
 def main(_) -> None:
-    # after the flags: --help need not wait for JAX
     from sparse_ad import stages
     from sparse_ad.studies import run as studies
-    from sparse_ad.studies.grid import require_kind
+    from sparse_ad.system.command_line import require_kind
     from sparse_ad.system.files import read_json, write_json
 
-    config = CONFIG.value
-    require_kind(config, MODE.value == "study")
-    folder = Path(WORKDIR.value or f"runs/{config.name}")
-    if MODE.value == "predict":
+    config, mode = CONFIG.value, MODE.value
+    require_kind(config, mode == "study")
+    options = options_of(config)
+    folder = Path(WORKDIR.value or f"runs/{options.name}")
+    if mode == "study":
+        studies.run(options, folder)
+    elif mode == "predict":
         images = stages.require_directory("input", INPUT.value)
-        stages.predict(config, folder, images, Path(OUTPUT.value or folder / "predictions"))
+        output = Path(OUTPUT.value or folder / "predictions")
+        stages.predict(options, folder, images, output)
     else:
         work = {"run": stages.run, "fit": stages.fit, "evaluate": stages.evaluate_fitted}
-        (work | {"study": studies.run})[MODE.value](config, folder)
-    results = {"run": "results.json", "evaluate": "results.json", "study": "study.json"}
-    if RECORD.value and MODE.value in results:
-        write_json(RECORD.value, read_json(folder / results[MODE.value]))
+        work[mode](options, folder)
+    if RECORD.value and mode in RESULTS:
+        write_json(RECORD.value, read_json(folder / RESULTS[mode]))
 
 
 def guarded(argv) -> None:
     """Runs main; a mistake of the user's is one line and exit code 2, a signal one line."""
+    from sparse_ad.system.command_line import set_up_log, tell
+
     set_up_log()
     end_cleanly()
     try:
@@ -75,18 +81,42 @@ def guarded(argv) -> None:
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags; an unknown config field or a wrong value is one line and exit code 2."""
-    if {"--help", "-help", "--helpfull", "--helpshort", "-h", "-?"} & set(argv):
-        return flags.FLAGS(argv)
+    from sparse_ad.system import command_line
+
     try:
-        argv = add_config(argv)
-        check_fields(argv, flags.FLAGS["config"].parser.parse)
-        return flags.FLAGS(argv)
+        argv = command_line.add_config([each for each in argv if each not in HELP])
+        flags.FLAGS["config"].parser = command_line.ConfigParser(argv)
+        command_line.check_fields(argv)
+        rest = flags.FLAGS(argv)
+        if HELP & set(sys.argv):
+            show_help(command_line.format_options(options_of(CONFIG.value)))
+        return rest
     except (flags.Error, UserError) as error:
         fail(error)
+        raise
+
+
+def options_of(config):
+    """Returns the options that a config holds: those of a study or of an experiment."""
+    from sparse_ad.experiment import read_experiment
+    from sparse_ad.options import read
+    from sparse_ad.studies.grid import Study
+
+    return read(Study, config) if "rows" in config else read_experiment(config)
+
+
+def show_help(options: str) -> None:
+    """Prints what this program does, its flags and the options of the config, and exits."""
+    print(__doc__)
+    print(flags.FLAGS.module_help(sys.modules[__name__]))
+    print(f"\nOptions of this config, with their values:\n{options}")
+    sys.exit(0)
 
 
 def fail(error: Exception) -> None:
-    """Tells a user's mistake in one line, and exits."""
+    """Prints a user's mistake in one line, and exits with code 2."""
+    from sparse_ad.system.command_line import tell
+
     tell(f"error: {error}")
     sys.exit(2)
 

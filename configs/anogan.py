@@ -10,10 +10,10 @@ batch are those of the common implementations: 64, 128, 256, 512 channels (512 a
 that 128x128 adds), 64 images.
 
 Differs: as methods/anogan.py and nets/dcgan.py say. Training images are whole and not augmented:
-`passes` is set so that as many images are seen, 500,000 (7,813 steps), however few there are. The
-comparison's search took 300 steps (--config.net.search_steps=300), and its maps are of squares.
+`epochs` is set so that as many images are seen, 500,000 (7,813 steps), however few there are. The
+comparison's search took 300 steps (--config.method.search_steps=300), and its maps are of squares.
 It cut textures of 512x512 into crops side by side: --config.data.size="(512,512)"
---config.method.tile="(128,128)" --config.method.tile_overlap=0, with fewer `passes`, as every crop
+--config.tiles.size="(128,128)" --config.tiles.overlap=0, with fewer `epochs`, as every crop
 then counts as an image.
 
 magnetic_tile     a folder: the 610 images left for training once a fifth calibrates
@@ -28,47 +28,37 @@ Published image R1 / R2, MVTec AD (Table 1 of Imamura et al.): carpet 0.82 / 0.1
 Ours, of other images and a reduced schedule: results/studies, shown in the README.
 """
 
-from configs import base
+from sparse_ad.data.sources.elpv import Elpv
+from sparse_ad.data.sources.folder import Folder
+from sparse_ad.data.sources.generated import Generated
 from sparse_ad.errors import require_choice
+from sparse_ad.experiment import Experiment
+from sparse_ad.fitting.setup import Fit
+from sparse_ad.methods.anogan import AnoGan
+from sparse_ad.nets.optimizer import Adam
+from sparse_ad.options import section
 
 SEEN = 500_000  # training images, each as often as it comes
+SIZE = (128, 128)
+VARIANTS = {  # name: data, and how many of its images are for training
+    "magnetic_tile": (Folder(size=SIZE), 610),
+    "elpv": (Elpv(size=SIZE), 353),
+    "generated": (Generated(category="carpet", size=SIZE, color="rgb"), 80),
+}
+ANOGAN = AnoGan(
+    latent=64,
+    widths=(64, 128, 256, 512),
+    search_steps=500,
+    search_rate=0.02,
+    search_starts=1,
+    discrimination_weight=0.1,
+    optimizer=Adam(learning_rate=2e-4, weight_decay=0.0),
+)
 
 
 def get_config(variant: str = "generated"):
     """Returns the config of a variant."""
     require_choice("the variant of configs/anogan.py", variant, VARIANTS)
-    config = base.get_config()
-    config.name = f"anogan_{variant}"
-    config.data.size = (128, 128)
-    config.method.name = "anogan"
-    config.net.update(
-        latent=64,
-        widths=(64, 128, 256, 512),
-        search_steps=500,
-        search_rate=0.02,
-        search_starts=1,
-        discrimination_weight=0.1,
-    )
-    config.fit.update(batch_size=64, learning_rate=2e-4, weight_decay=0.0)
-    VARIANTS[variant](config)
-    return config
-
-
-def magnetic_tile(config):
-    """Magnetic tiles, in the folder data.root."""
-    config.fit.passes = SEEN / 610
-
-
-def elpv(config):
-    """Solar cells."""
-    config.data.name = "elpv"
-    config.fit.passes = SEEN / 353
-
-
-def generated(config):
-    """Carpets."""
-    config.data.update(name="generated", category="carpet", color="rgb")
-    config.fit.passes = SEEN / 80
-
-
-VARIANTS = {each.__name__: each for each in (magnetic_tile, elpv, generated)}
+    data, count = VARIANTS[variant]
+    fit = Fit(batch_size=64, epochs=SEEN / count)
+    return section(Experiment(f"anogan_{variant}", data=data, method=ANOGAN, fit=fit))

@@ -10,12 +10,12 @@ MINUTES  1 for the 10,015 images of HAM10000
 Published figure: none. Ours: results/studies, shown in the README.
 """
 
-from configs import mean_colour
+from configs.mean_colour import DATA, FIT
+from sparse_ad.experiment import Experiment
+from sparse_ad.methods.entropy import Entropy
+from sparse_ad.options import section
 
 
 def get_config():
     """Returns the config."""
-    config = mean_colour.get_config()
-    config.name = "entropy"
-    config.method.name = "entropy"
-    return config
+    return section(Experiment("entropy", data=DATA, method=Entropy(1e-3), fit=FIT))

@@ -9,14 +9,16 @@ MINUTES  1 for the 10,015 images of HAM10000
 Published figure: none. Ours: results/studies, shown in the README.
 """
 
-from configs import base
+from sparse_ad.data.sources.folder import Folder
+from sparse_ad.experiment import Experiment
+from sparse_ad.fitting.setup import Fit
+from sparse_ad.methods.mean_colour import MeanColour
+from sparse_ad.options import section
+
+DATA = Folder(size=(128, 128), color="rgb")
+FIT = Fit(batch_size=64, epochs=1.0)
 
 
 def get_config():
     """Returns the config."""
-    config = base.get_config()
-    config.name = "mean_colour"
-    config.data.update(size=(128, 128), color="rgb")
-    config.method.update(name="mean_colour", whitening=1e-3)
-    config.fit.update(batch_size=64, passes=1.0)
-    return config
+    return section(Experiment("mean_colour", data=DATA, method=MeanColour(1e-3), fit=FIT))

@@ -9,12 +9,13 @@ MINUTES  2 for the 10,015 images of HAM10000
 Published figure: none. Ours: results/studies, shown in the README.
 """
 
-from configs import mean_colour
+from configs.mean_colour import DATA, FIT
+from sparse_ad.experiment import Experiment
+from sparse_ad.methods.pca import Pca
+from sparse_ad.options import section
 
 
 def get_config():
     """Returns the config."""
-    config = mean_colour.get_config()
-    config.name = "pca"
-    config.method.update(name="pca", side=32, components=100)
-    return config
+    method = Pca(side=32, components=100)
+    return section(Experiment("pca", data=DATA, method=method, fit=FIT))

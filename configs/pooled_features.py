@@ -1,7 +1,7 @@
-"""Pooled features: mean, deviation and maximum of each channel of a frozen network, one Gaussian.
+"""Pooled features: mean, std and maximum of each channel of a frozen network, one Gaussian.
 
-Source: after Rippel, Mertens & Merhof (2020); see `pooled_features` in methods/described.py for
-what differs. Early layers tell colour, contrast and fine structure, by which skin lesions differ.
+Source: after Rippel, Mertens & Merhof (2020); see methods/pooled_features.py for what
+differs. Early layers show colour, contrast and fine structure, by which skin lesions differ.
 
 ham10000        conv1, layer1 and layer2 of ResNet-18. Their number was decided on planted changes
                 of held-out normal images; logarithms, because held-out normal images are likelier
@@ -21,31 +21,29 @@ Published AUROC of other detectors, ALL: CAE + sparse 0.72 (Zhao & Karray, Table
 split. Ours: results/pooled_features, shown in the README.
 """
 
-from configs import base
+from sparse_ad.data.sources.ham10000 import Ham10000
 from sparse_ad.errors import require_choice
+from sparse_ad.experiment import Experiment
+from sparse_ad.features import Network
+from sparse_ad.fitting.setup import Fit
+from sparse_ad.methods.pooled_features import PooledFeatures
+from sparse_ad.options import section
+
+VARIANTS = {  # name: layers
+    "ham10000": ("conv1", "layer1", "layer2"),
+    "ham10000_conv1": ("conv1",),
+}
 
 
 def get_config(variant: str = "ham10000"):
     """Returns the config of a variant."""
     require_choice("the variant of configs/pooled_features.py", variant, VARIANTS)
-    config = base.get_config()
-    config.name = f"pooled_features_{variant}"
-    config.data.update(name="ham10000", split="lesion", size=(144, 192), color="rgb")
-    config.features.update(backbone="resnet18", at_a_time=8)
-    config.method.update(name="pooled_features", logarithm=True, whitening=0.01)
-    config.fit.update(batch_size=64, passes=1.0)
-    VARIANTS[variant](config)
-    return config
-
-
-def ham10000(config):
-    """Three layers, chosen on planted changes."""
-    config.features.layers = ("conv1", "layer1", "layer2")
-
-
-def ham10000_conv1(config):
-    """The first layer alone, chosen by test labels."""
-    config.features.layers = ("conv1",)
-
-
-VARIANTS = {each.__name__: each for each in (ham10000, ham10000_conv1)}
+    return section(
+        Experiment(
+            f"pooled_features_{variant}",
+            data=Ham10000(split="lesion", size=(144, 192), color="rgb"),
+            features=Network("resnet18", layers=VARIANTS[variant], batch_size=8),
+            method=PooledFeatures(logarithm=True, shrinkage=0.01),
+            fit=Fit(batch_size=64, epochs=1.0),
+        )
+    )

@@ -10,11 +10,15 @@ Published: nothing comparable. Ours: results/quickstart/elpv.json, shown in the 
 """
 
 from configs import mlf_sc
+from sparse_ad.data.sources.elpv import Elpv
+from sparse_ad.experiment import Experiment
+from sparse_ad.fitting.setup import Fit
+from sparse_ad.options import section
 
 
 def get_config():
     """Returns the improved variant on ELPV."""
-    config = mlf_sc.get_config("improved")
-    config.name = "quickstart"
-    config.data.name = "elpv"
-    return config
+    features, method = mlf_sc.VARIANTS["improved"]
+    data = Elpv(color="rgb")
+    experiment = Experiment("quickstart", 0, data, features, method=method, fit=Fit(epochs=1.0))
+    return section(experiment)

@@ -1,4 +1,4 @@
-"""Beyond the paper: sparse latents that keep their places, and a coder that is sparse by itself.
+"""Beyond the paper: sparse latents that keep their positions, and a coder that is sparse by itself.
 
 Source: ours, after Zhao & Karray; Gregor & LeCun, ICML 2010, and Sreter & Giryes, ICASSP 2018, for
 LISTA. All else is as configs/cae_sparse.py has it, on HAM10000 with no lesion on both sides; for
@@ -10,50 +10,42 @@ lista             a convolutional sparse code of 64 channels by 3 learned steps 
                   kernels of 8 pixels at stride 4, and one transposed convolution back: codes are
                   exactly zero where the steps say so
 
-Both can be scored by error and penalty together: --config.net.score=objective.
+Both can be scored by error and penalty together: --config.method.score=objective.
 
 Mapping: the penalty is that of ||x - g(z)||^2 + penalty ||z||_1, both sums for `lista`, so twice
 the lasso's own in 1/2 ||x - zD||^2; `spatial` weighs as configs/cae_sparse.py.
 
 COMMAND  python launch.py --config=configs/sparse_maps.py:lista --config.data.root=DIR
-MINUTES  on 2 cores: hours for 70 epochs; shorter: --config.fit.passes=5
+MINUTES  on 2 cores: hours for 70 epochs; shorter: --config.fit.epochs=5
 
 Published: nothing. Ours: results/studies, shown in the README.
 """
 
-from configs.cae import published
+from dataclasses import replace
+
+from configs.cae import CAE, published
 from sparse_ad.errors import require_choice
+from sparse_ad.nets.blocks import Blocks
+from sparse_ad.nets.lista import Lista
+from sparse_ad.nets.optimizer import Adam
+
+VARIANTS = {
+    "spatial": replace(CAE, net=Blocks(latent=5, latent_map=True), penalty=0.002),
+    "lista": replace(
+        CAE,
+        net=Lista(kernel=8, stride=4, latent=64, steps=3),
+        code="linear",
+        output="linear",
+        error_reduction="sum",
+        penalty=0.05,
+        optimizer=Adam(learning_rate=1e-3),
+    ),
+}
 
 
 def get_config(variant: str = "lista"):
     """Returns the config of a variant."""
     require_choice("the variant of configs/sparse_maps.py", variant, VARIANTS)
-    config = published("sparse_maps", "ham10000_lesion")
+    config = published("sparse_maps", "ham10000_lesion", VARIANTS[variant])
     config.name = f"sparse_maps_{variant}"
-    VARIANTS[variant](config)
     return config
-
-
-def spatial(config):
-    """A map of few units at each place."""
-    config.net.update(latent=5, latent_map=True, penalty=0.002)
-
-
-def lista(config):
-    """Sparse by its coder."""
-    config.net.update(
-        encoder="lista",
-        kernels=(8,),
-        strides=(4,),
-        widths=(64,),
-        latent=64,
-        latent_map=True,
-        code="linear",
-        output="linear",
-        error_reduction="sum",
-        penalty=0.05,
-    )
-    config.fit.learning_rate = 1e-3
-
-
-VARIANTS = {each.__name__: each for each in (spatial, lista)}

@@ -3,9 +3,9 @@
 Source: Imamura et al., MLF-SC, section 4: 16x16 patches, stride 4, 200 atoms, alpha 1; score =
 sum of the 5 largest patch errors (section 3.2).
 
-Mapping: `penalty` is the paper's alpha, in the scaling 1/2 ||x - zD||^2 + alpha ||z||_1 of its
-Eq. (1). The paper does not say how pixels are scaled, which alpha depends on. Here images are grey,
-the mean of each patch is removed, and patches are divided by their common deviation. The paper
+Mapping: `coder.penalty` is the paper's alpha, in the scaling 1/2 ||x - zD||^2 + alpha ||z||_1 of
+its Eq. (1). The paper does not say how pixels are scaled, which alpha depends on. Here images are
+grey, the mean of each patch is removed, and patches are divided by their common std. The paper
 learns with alpha against ||x - zD||^2, without the half, in Eq. (2); here both are Eq. (1).
 
 COMMAND  python launch.py --config=configs/sparse_patches.py --config.data.root=mvtec_ad/carpet
@@ -17,11 +17,10 @@ Ours: not measured on MVTec AD, whose images are not redistributed. Measured on 
 results/sparse_patches, shown in the README.
 """
 
-from configs import base
+from sparse_ad.experiment import Experiment
+from sparse_ad.options import section
 
 
 def get_config():
-    """Returns base.py's defaults, which are the paper's."""
-    config = base.get_config()
-    config.name = "sparse_patches"
-    return config
+    """Returns the defaults, which are the paper's."""
+    return section(Experiment(name="sparse_patches"))

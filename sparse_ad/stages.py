@@ -1,165 +1,202 @@
-"""What a launch does, stage by stage: fit, evaluate, predict."""
+"""The stages of a run: fit, calibrate, evaluate, report; and predict."""
 
 import logging
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
-from sparse_ad import data, methods
+from sparse_ad import data
 from sparse_ad.data.sources.folder import list_images
-from sparse_ad.devices import by_image, mesh
-from sparse_ad.errors import UserError
+from sparse_ad.devices import check_batch, mesh
+from sparse_ad.errors import UserError, within
 from sparse_ad.evaluation import protocol
+from sparse_ad.evaluation.records import read_calibration, read_results, write_results, write_scores
+from sparse_ad.evaluation.results import About, Calibration
+from sparse_ad.evaluation.scoring import Score, compile_score
+from sparse_ad.experiment import Experiment
 from sparse_ad.fitting import loop
-from sparse_ad.report import page
+from sparse_ad.fitting.record import FitRecord
+from sparse_ad.options import describe
+from sparse_ad.report.page import write_overlay, write_report
 from sparse_ad.report.pictures import gather_pictures
+from sparse_ad.report.summary import describe_threshold, format_results
 from sparse_ad.system.files import read_json, write_json
 from sparse_ad.system.workdir import (
-    CALIBRATION,
+    environment_of,
     is_finished,
     is_fitted,
     open_workdir,
     plain,
     require_fitted,
 )
-from sparse_ad.types import Example, Method, Splits
+from sparse_ad.types import Example, Method, Params, Splits
 
 log = logging.getLogger(__name__)
-UNKNOWN = dict.fromkeys(("kind", "group", "label"))  # of new images
 
 
-def fit(config, workdir: Path) -> None:
+class Detector(NamedTuple):
+    """What is built before any data is read."""
+
+    method: Method
+    score: Score  # compiled
+
+
+def fit(experiment: Experiment, workdir: Path) -> None:
     """Fits the detector and sets its threshold: checkpoints, fit.json, calibration.json."""
-    if is_fitted(workdir, config):
-        log.info("%s is fitted already: --mode=run or evaluate goes on from there", workdir)
+    if is_fitted(workdir, experiment):
+        log.info("%s is fitted already: --mode=run or evaluate continues from there", workdir)
         return
-    method, score = build(config)
-    splits = load_data(config)
-    open_workdir(workdir, config)
-    prepare(method, score, config, splits, workdir)
+    detector = build(experiment)
+    splits = load_data(experiment)
+    open_workdir(workdir, experiment)
+    prepare(detector, experiment, splits, workdir)
 
 
-def run(config, workdir: Path) -> None:
+def run(experiment: Experiment, workdir: Path) -> None:
     """Fits, evaluates and reports; a workdir that holds all of it is left as it is."""
-    if is_finished(workdir, config):
+    if is_finished(workdir, experiment):
         log.info("%s is finished already: see %s", workdir, workdir / "report.html")
-        print(page.format_results(read_json(workdir / "results.json")))
+        print(format_results(read_results(workdir / "results.json")))
         return
-    method, score = build(config)
-    splits = load_data(config)
-    open_workdir(workdir, config)
-    params, record, calibration = prepare(method, score, config, splits, workdir)
-    measure(method, score, params, config, splits, calibration, record, workdir)
+    detector = build(experiment)
+    splits = load_data(experiment)
+    open_workdir(workdir, experiment)
+    params, record, calibration = prepare(detector, experiment, splits, workdir)
+    measure(detector, params, experiment, splits, calibration, record, workdir)
 
 
-def evaluate_fitted(config, workdir: Path) -> None:
-    """Evaluates and reports a fitted workdir, whose threshold may be set anew."""
-    require_fitted(workdir, config)
-    method, score = build(config)
-    splits = load_data(config)
-    params = loop.load(method, config, workdir, splits.train)
-    open_workdir(workdir, config)
-    record = read_json(workdir / "fit.json")
-    calibration = calibrate(score, params, config, splits, workdir)
-    measure(method, score, params, config, splits, calibration, record, workdir)
+def evaluate_fitted(experiment: Experiment, workdir: Path) -> None:
+    """Evaluates and reports a fitted workdir, whose threshold may be set again."""
+    require_fitted(workdir, experiment)
+    detector = build(experiment)
+    splits = load_data(experiment)
+    params = loop.load(experiment.setup(detector.method), workdir, splits.train)
+    open_workdir(workdir, experiment)
+    record = read_json(workdir / "fit.json", FitRecord)
+    calibration = calibrate(detector, params, experiment, splits, workdir)
+    measure(detector, params, experiment, splits, calibration, record, workdir)
 
 
-def predict(config, workdir: Path, images: Path, output: Path) -> None:
+def predict(experiment: Experiment, workdir: Path, images: Path, output: Path) -> None:
     """Scores a folder of images by a fitted workdir: scores.csv and heat-map overlays."""
-    require_fitted(workdir, config)
-    calibration = read_json(workdir / "calibration.json", CALIBRATION)
+    require_fitted(workdir, experiment)
+    calibration = read_calibration(workdir / "calibration.json")
     examples = [Example(path, 0, "", None, path.name, path.name) for path in list_images(images)]
-    method, score = build(config)
-    params = loop.load(method, config, workdir)
-    rows = []
+    detector = build(experiment)
+    params = loop.load(experiment.setup(detector.method), workdir)
+    rows, options = [], experiment.evaluation
     with stage("predict"):
-        for found in protocol.predict(score, params, examples, calibration, config):
-            rows.append(found.row | UNKNOWN)
-            if found.problem:
-                log.warning("skipped: %s", found.problem)
+        for image in protocol.predict(
+            detector.score, params, examples, calibration, experiment.data, options
+        ):
+            rows.append(image.row)
+            if image.problem:
+                log.warning("skipped: %s", image.problem)
             else:
-                name = f"{found.row['path']}.png"
-                page.write_overlay(
-                    output / "overlays" / name, found.image, found.map, calibration["scale"]
-                )
-        page.write_scores(output / "scores.csv", rows)
-    flagged = sum(bool(row["flagged"]) for row in rows)
+                path = output / "overlays" / f"{image.row.path}.png"
+                write_overlay(path, image.image, image.map, calibration.scale)
+        write_scores(output / "scores.csv", rows)
+    flagged = sum(bool(row.flagged) for row in rows)
     print(
         f"{flagged} of {len(rows)} images flagged: {output / 'scores.csv'}, {output / 'overlays'}"
     )
 
 
-def build(config):
-    """Returns the detector and its compiled score, after a look at what could fail only later.
+def build(experiment: Experiment) -> Detector:
+    """Builds the detector and its compiled scoring function.
 
-    Raises: UserError for a field out of range, or a method that does not fit the images.
+    Checks every field first, so that a mistake fails now and not after an hour of fitting.
+    Raises: UserError for a field out of range, or a detector that does not fit the images.
     """
-    data.check(config.data, config.seed)
-    loop.check(config)
-    protocol.check(config.evaluation)
-    method = methods.build(config)
-    loop.state_like(method, config)
-    for section in ("features", "method"):
-        fields = ", ".join(f"{name} {value}" for name, value in config[section].items())
-        log.info("%s: %s", section, fields)
-    return method, scoring(method)
+    for name in ("fit", "evaluation"):
+        with within(name):
+            check_batch("batch_size", getattr(experiment, name).batch_size)
+    method = experiment.build()
+    experiment.setup(method).state_like()
+    for name in ("features", "tiles", "method"):
+        options = list(describe(getattr(experiment, name)))
+        fields = ", ".join(f"{option.path} {option.default}" for option in options)
+        kind = plain(experiment)[name].get("name", "")
+        log.info("%s: %s", f"{name} {kind}".strip(), fields or "no options")
+    return Detector(method, compile_score(method))
 
 
-def scoring(method: Method):
-    """Returns the compiled `score(params, images)`: features first, then the detector."""
-    score = by_image(method.score)
-    return lambda params, images: score(params, method.features.extract(images))
-
-
-def load_data(config) -> Splits:
-    """Loads the splits, and logs what there is and where it will be worked on."""
+def load_data(experiment: Experiment) -> Splits:
+    """Loads the splits, and logs their sizes and the devices."""
     with stage("data"):
-        splits = data.load(config.data, config.seed)
+        splits = data.load(experiment.data, experiment.seed)
     log.info("%d %s device(s): %s", mesh().size, jax.default_backend(), jax.devices()[0])
     log.info(
         "%d training, %d calibration, %d test images at %d x %d, %s",
         *(len(part) for part in splits),
-        *config.data.size,
-        config.data.color,
+        *experiment.data.size,
+        experiment.data.color,
     )
     return splits
 
 
-def prepare(method, score, config, splits: Splits, workdir: Path):
+def prepare(
+    detector: Detector, experiment: Experiment, splits: Splits, workdir: Path
+) -> tuple[Params, FitRecord, Calibration]:
     """Returns fitted parameters, the record of the fit, and the calibration."""
     with stage("fit"):
-        params, record = loop.fit(method, config, splits.train, workdir)
-    log.info("fitted: %s", ", ".join(f"{k} {v:.4g}" for k, v in record["last"].items()))
-    return params, record, calibrate(score, params, config, splits, workdir)
+        params, record = loop.fit(experiment.setup(detector.method), splits.train, workdir)
+    log.info("fitted: %s", ", ".join(f"{k} {v:.4g}" for k, v in record.last.items()))
+    return params, record, calibrate(detector, params, experiment, splits, workdir)
 
 
-def calibrate(score, params, config, splits: Splits, workdir: Path) -> dict:
+def calibrate(
+    detector: Detector, params: Params, experiment: Experiment, splits: Splits, workdir: Path
+) -> Calibration:
     """Sets the threshold on held-out normal images; written to calibration.json."""
     with stage("calibrate"):
-        calibration = protocol.calibrate(score, params, splits.calibration, config)
-    calibration["evaluation"] = plain(config)["evaluation"]
+        calibration = protocol.calibrate(
+            detector.score, params, splits.calibration, experiment.data, experiment.evaluation
+        )
+    calibration = calibration._replace(evaluation=plain(experiment)["evaluation"])
     write_json(workdir / "calibration.json", calibration)
-    for each in calibration["skipped"]:
-        log.warning("left out of the calibration: %s", each["problem"])
-    threshold = calibration["threshold"]
-    log.info("threshold %.4g: %s", threshold["value"], page.describe_threshold(threshold))
+    for image in calibration.skipped:
+        log.warning("left out of the calibration: %s", image.problem)
+    threshold = calibration.threshold
+    log.info("threshold %.4g: %s", threshold.value, describe_threshold(threshold))
     return calibration
 
 
-def measure(method, score, params, config, splits, calibration, record, workdir: Path) -> None:
+def measure(
+    detector: Detector,
+    params: Params,
+    experiment: Experiment,
+    splits: Splits,
+    calibration: Calibration,
+    record: FitRecord,
+    workdir: Path,
+) -> None:
     """Evaluates on the test images and writes results and report."""
+    method, score = detector
+    images, options = experiment.data, experiment.evaluation
+    about = About(
+        experiment.name,
+        plain(experiment),
+        environment_of(experiment),
+        record,
+        method.features.identity,  # the hash of the weights is in it
+    )
     with stage("evaluate"):
-        results, rows = protocol.evaluate(score, params, splits, calibration, config, record)
-        results["features"] = method.features.identity  # the hash of the weights is in it
-    info = results["score_info"].items()
+        results, rows = protocol.evaluate(
+            score, params, splits, calibration, images, options, experiment.seed, about
+        )
+    info = results.score_info.items()
     log.info("scoring: %s", ", ".join(f"{name} {value:.4g}" for name, value in info))
     with stage("report"):
-        pictures = gather_pictures(method, score, params, splits.test, rows, config)
-        path = page.write_report(workdir, results, rows, pictures)
-    page.write_results(workdir, results, rows)  # last: their presence says "finished"
-    print(page.format_results(results))
+        pictures = gather_pictures(
+            method, score, params, splits.test, rows, images, options.batch_size
+        )
+        path = write_report(workdir, results, rows, pictures)
+    write_results(workdir, results, rows)  # last: their presence says "finished"
+    print(format_results(results))
     print(f"report: {path}")
 
 

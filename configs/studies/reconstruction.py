@@ -18,9 +18,9 @@ from configs.studies import base
 from configs.studies.zhao_karray import CHECKS
 from sparse_ad.studies.grid import Block, Row
 
-AE = ("data.size=(64, 64)", "method.tile=()", "fit.learning_rate=1e-3")
-GAN = ("data.size=(64, 64)", "fit.batch_size=16", "net.widths=(32, 64, 128, 256)")
-GAN += ("net.search_steps=150",)
+AE = ("data.size=(64, 64)", "tiles.size=()", "method.optimizer.learning_rate=1e-3")
+GAN = ("data.size=(64, 64)", "fit.batch_size=16", "method.widths=(32, 64, 128, 256)")
+GAN += ("method.search_steps=150",)
 
 
 def get_config():
@@ -28,16 +28,16 @@ def get_config():
     config = base.get_config()
     config.name = "reconstruction"
     config.columns = "blocks"
-    blocks = (  # each with the passes that make some hundred steps
+    blocks = (  # each with the epochs that make some hundred steps
         ("magnetic_tile", "magnetic tiles", 20, "data.root={root}/magnetic_tile"),
         ("elpv", "ELPV", 30, "data.name=elpv"),
         ("carpet", "carpets", 100, "data.name=generated", "data.category=carpet"),
     )
     config.blocks = tuple(
-        Block(key, title, (f"fit.passes={passes}", *data)) for key, title, passes, *data in blocks
+        Block(key, title, (f"fit.epochs={epochs}", *data)) for key, title, epochs, *data in blocks
     )
     checks = (
-        Row(key, title, f"configs/{file}.py", ("fit.passes=1",), check=True)
+        Row(key, title, f"configs/{file}.py", ("fit.epochs=1",), check=True)
         for key, title, file in CHECKS
     )
     config.rows = (

@@ -1,7 +1,7 @@
 """What does sparsity add, and which kind? Penalties of several sizes and forms, and sparse coders.
 
 Source: ours, after Zhao & Karray. All on HAM10000 with no lesion on both sides, on the reduced
-schedule of zhao_karray.py, but 16 passes over at most 2,000 images.
+schedule of zhao_karray.py, but 16 epochs of at most 2,000 images.
 
 none, mean, sum    the CAE, its latent's L1 norm unpenalised, penalised as a mean over units (the
                    paper's 0.002 is then next to nothing), as a sum (configs/cae_sparse.py)
@@ -23,17 +23,22 @@ from configs.studies import base
 from configs.studies.zhao_karray import REDUCED
 from sparse_ad.studies.grid import Block, Row
 
-SCHEDULE = (*REDUCED, "fit.passes=16")
-MEAN = "net.penalty_reduction=mean"
+SCHEDULE = (*REDUCED, "fit.epochs=16")
+MEAN = "method.penalty_reduction=mean"
 DETECTORS = (
     ("none", "CAE", "cae:ham10000_lesion", ()),
     ("mean", "CAE + sparse, mean", "cae_sparse:ham10000_lesion", (MEAN,)),
     ("sum", "CAE + sparse", "cae_sparse:ham10000_lesion", ()),
-    ("strong", "CAE + sparse, 5 x", "cae_sparse:ham10000_lesion", ("net.penalty=0.01",)),
-    ("linear", "CAE + sparse, no sigmoid", "cae_sparse:ham10000_lesion", ("net.code=linear",)),
+    ("strong", "CAE + sparse, 5 x", "cae_sparse:ham10000_lesion", ("method.penalty=0.01",)),
+    ("linear", "CAE + sparse, no sigmoid", "cae_sparse:ham10000_lesion", ("method.code=linear",)),
     ("spatial", "sparse maps", "sparse_maps:spatial", ()),
     ("lista", "LISTA", "sparse_maps:lista", ()),
-    ("lista_objective", "LISTA, by its objective", "sparse_maps:lista", ("net.score=objective",)),
+    (
+        "lista_objective",
+        "LISTA, by its objective",
+        "sparse_maps:lista",
+        ("method.score=objective",),
+    ),
 )
 
 

@@ -42,9 +42,9 @@ CHECKS = (
 )
 FULL = ()  # the schedule of the configs
 # A rate of 1e-4 leaves so short a training unfinished: errors then still fall, all units are on.
-REDUCED = ("fit.passes=10", "fit.learning_rate=1e-3", "data.size=(64, 64)")
+REDUCED = ("fit.epochs=10", "method.optimizer.learning_rate=1e-3", "data.size=(64, 64)")
 LONG = ("data.size=(64, 64)",)
-LONGER = {"ham10000": (), "driver": ("fit.passes=25",)}  # a fifth of the images: more passes
+LONGER = {"ham10000": (), "driver": ("fit.epochs=25",)}  # a fifth of the images: more epochs
 BLOCKS = {
     "ham10000": (
         Block("paper", "HAM10000, split as published", ("data.split=paper",)),

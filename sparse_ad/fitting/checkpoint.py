@@ -1,14 +1,28 @@
-"""Checkpoints: the state of a fit and its place in the data, written whole or not at all."""
+"""Checkpoints: the state of a fit and its position in the data, written whole or not at all.
 
+Every checkpoint has the SHA-256 of its files beside them. Orbax alone restores a file in which a
+bit of an array has changed without an error: uncompressible arrays are stored as they are.
+"""
+
+import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
 from sparse_ad.errors import UserError
-from sparse_ad.fitting.checksums import verify_checksums, write_checksums
+from sparse_ad.system.files import read_json, write_json
 from sparse_ad.types import State
+
+CHECKSUMS = "checksums.json"
+
+
+class Position(NamedTuple):
+    """Where a fit stood when its state was saved."""
+
+    images: str  # fingerprint of the training images
+    seconds: float  # spent on fitting so far
 
 
 class Checkpoints:
@@ -30,13 +44,14 @@ class Checkpoints:
         """Returns the step of the newest complete checkpoint, None where there is none."""
         return self.manager.latest_step()
 
-    def save(self, step: int, state: State, position: dict[str, Any]) -> None:
-        """Saves the state after `step` steps, and where the data and the clock stand.
+    def save(self, step: int, state: State, position: Position) -> None:
+        """Saves the state after `step` steps, and the position.
 
-        Errors: UserError where the disk refuses; earlier checkpoints are untouched.
+        Raises: UserError where the disk refuses; earlier checkpoints are untouched.
         """
         items = ocp.args.Composite(  # a dict: Orbax takes no state that is one bare array
-            state=ocp.args.StandardSave({"state": state}), position=ocp.args.JsonSave(position)
+            state=ocp.args.StandardSave({"state": state}),
+            position=ocp.args.JsonSave(position._asdict()),
         )
         try:
             self.manager.save(step, args=items, force=True)
@@ -44,13 +59,13 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{self.folder}: checkpoint of step {step} could not be written "
-                f"({_reason(error)}); make room, and the same command goes on"
+                f"({_reason(error)}); free some space and give the same command to resume"
             ) from error
 
-    def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
+    def restore(self, step: int, like: State) -> tuple[State, Position]:
         """Returns the state, shaped and typed as `like`, and the position saved at `step`.
 
-        Errors: UserError where the checkpoint does not fit `like` or is damaged.
+        Raises: UserError where the checkpoint does not fit `like` or is damaged.
         """
         folder = self.folder / str(step)
         verify_checksums(folder)
@@ -64,10 +79,48 @@ class Checkpoints:
                 f"{folder}: not a checkpoint of this config, or damaged ({_reason(error)}); "
                 "delete it or choose another --workdir"
             ) from error
-        return jax.tree.map(jax.numpy.asarray, saved["state"]["state"]), saved["position"]
+        state = jax.tree.map(jax.numpy.asarray, saved["state"]["state"])
+        return state, Position(**saved["position"])
 
     def close(self) -> None:
         self.manager.close()
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes the SHA-256 of every file below `folder` to checksums.json in it."""
+    digests: dict[str, Any] = {name: _digest(path) for name, path in _files(folder).items()}
+    write_json(folder / CHECKSUMS, digests)
+
+
+def verify_checksums(folder: Path) -> None:
+    """Raises UserError naming the file that is missing or differs from what was written.
+
+    A folder without checksums.json is accepted: the process may have been killed before it wrote
+    them.
+    """
+    if not (folder / CHECKSUMS).exists():
+        return
+    known, files = read_json(folder / CHECKSUMS), _files(folder)
+    for name, digest in sorted(known.items()):
+        if name not in files or _digest(files[name]) != digest:
+            state = "is damaged" if name in files else "is missing"
+            raise UserError(
+                f"{folder / name}: {state}; delete the folder {folder}, and the same command "
+                "resumes from the checkpoint before it"
+            )
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != CHECKSUMS
+    }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

@@ -1,66 +1,62 @@
-"""TensorBoard event files of a fit: `tensorboard --logdir WORKDIR` shows its curves."""
+"""TensorBoard event files of a fit: `tensorboard --logdir WORKDIR` shows its curves.
+
+tensorboardX's record format and messages, but not its SummaryWriter: that one writes in a thread,
+does not wait for it when flushed, and blocks for ever once the disk was full.
+"""
 
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from sparse_ad.system.files import explained
 
 
 class EventLog:
-    """A file for each start of a fit, named by its first step: those steps count no more in others.
+    """One event file for each start of a fit; TensorBoard ignores its steps in earlier files.
 
-    Files are named so that they sort as they were begun, which is how TensorBoard reads them.
+    Files are named by their first step and sort in the order in which TensorBoard must read them.
     """
 
     def __init__(self, folder: Path, first: int):
-        self.path, self.first, self.writer = (
-            folder / f"events.out.tfevents.{first:010d}",
-            first,
-            None,
-        )
+        self.path, self.first = folder / f"events.out.tfevents.{first:010d}", first
+        self.writer: Any = None
 
     def add(self, lines: Iterable[dict[str, float]]) -> None:
         """Adds lines of {"step": ..., name: value}. Raises: UserError where the disk refuses."""
         # Not needed where a fit is finished; and it loads PyTorch where that is installed.
-        from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
         with explained(self.path):
-            writer = self.writer or self._open()
             for line in lines:
                 values = [
                     Summary.Value(tag=name, simple_value=value)
                     for name, value in line.items()
                     if name != "step"
                 ]
-                event = Event(
-                    wall_time=time.time(), step=line["step"], summary=Summary(value=values)
-                )
-                writer.write(event.SerializeToString())
+                self._write(step=int(line["step"]), summary=Summary(value=values))
 
     def flush(self) -> None:
-        """Brings what was added to the disk. Raises: as `add`."""
+        """Writes what was added to the disk. Raises: as `add`."""
         if self.writer:
             with explained(self.path):
                 self.writer.flush()
 
     def close(self) -> None:
-        """Closes the file. What matters of it was brought to the disk with the last checkpoint."""
+        """Closes the file. The last checkpoint has written what matters of it to the disk."""
         if self.writer:
             with suppress(OSError):
                 self.writer.close()
 
-    def _open(self):
-        from tensorboardX import RecordWriter
+    def _write(self, **fields: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.writer = RecordWriter(str(self.path))
-        begin = Event(wall_time=time.time(), step=self.first, file_version="brain.Event:2")
-        start = SessionLog(status=SessionLog.START)  # steps from here on replace those before
-        again = Event(wall_time=time.time(), step=self.first, session_log=start)
-        for event in (begin, again):
-            self.writer.write(event.SerializeToString())
-        return self.writer
+        if self.writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.writer = RecordWriter(str(self.path))
+            self._write(step=self.first, file_version="brain.Event:2")
+            self._write(step=self.first, session_log=SessionLog(status=SessionLog.START))
+        event = Event(wall_time=time.time(), **fields)
+        self.writer.write(event.SerializeToString())

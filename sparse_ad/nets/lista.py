@@ -13,7 +13,7 @@ from sparse_ad.devices import DTYPES
 from sparse_ad.errors import require, require_choice
 from sparse_ad.nets.layers import Convolution
 from sparse_ad.nets.strided import convolve, require_fit, transposed
-from sparse_ad.sparse.lasso import soft_threshold
+from sparse_ad.sparse.problems import soft_threshold
 
 GENTLE = 0.25  # variance of a new kernel's atoms, so that the first steps do not grow
 THRESHOLD = -4.0  # softplus of it, 0.018, is the first threshold

@@ -1,81 +1,113 @@
-"""Coding many signals: bounded memory, and lanes that finish together."""
+"""Coders of many signals by one dictionary: by the lasso, and by orthonormal atoms.
+
+Channels of a map have a coder of their own in `channels.py`, exemplars in `exemplars.py`.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sparse_ad.errors import require, require_choice
-from sparse_ad.sparse.lasso import Lasso, Solution, product
-from sparse_ad.sparse.solvers import SOLVERS, fista, homotopy
+from sparse_ad.sparse.problems import Coder, Lasso, LassoSolver, Solution, product
+from sparse_ad.sparse.solvers import LASSO_SOLVERS, fista, homotopy
 
 WIDER = 3  # how much wider the next homotopy is, for signals that need it
 
-Coder = Callable[[Float[Array, "k d"], Float[Array, "m d"]], Solution]
+
+@dataclass(frozen=True)
+class LassoCoder:
+    """Codes by the lasso, for any number of atoms."""
+
+    solver: str = "homotopy"  # homotopy | coordinate_descent | fista | ista
+    penalty: float = 1.0  # of the code's L1 norm, beside 1/2 ||x - z D||^2
+    nonnegative: bool = False  # whether coefficients must be 0 or more
+    max_steps: int = 1000  # of the solver, for each signal
+    tolerance: float = 1e-4  # relative duality gap at which a code is good enough
+    chunk: int = 512  # signals coded at a time: memory against speed
+    max_support: int = 16  # homotopy: non-zeros it first has room for
+
+    def __post_init__(self):
+        require_choice("solver", self.solver, LASSO_SOLVERS)
+        require(self.penalty > 0, "penalty", self.penalty, "must be positive")
+        require(self.tolerance > 0, "tolerance", self.tolerance, "must be positive")
+        for field in ("max_steps", "chunk", "max_support"):
+            require(getattr(self, field) >= 1, field, getattr(self, field), "must be at least 1")
 
 
-def sparse_coder(config) -> Coder:
-    """Returns `code(dictionary[k d], signals[m d]) -> Solution` of all signals.
+def lasso_coder(options: LassoCoder) -> Coder:
+    """Returns `coder(dictionary[k d], signals[m d]) -> Solution`; see `code_lasso`."""
+    return partial(code_lasso, options)
 
-    Reads penalty, nonnegative, solver, max_steps, tolerance, chunk and max_support. A chunk of
-    signals is solved at a time, whatever m is: memory is bounded by chunk x (k + 20 max_support^2)
-    floats beside the signals and their codes. Signals are sorted by how long they are likely to
-    take, since a chunk is done when its slowest signal is.
 
-    Errors: UserError that names the field, its value and the remedy.
+def linear_coder(dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]) -> Solution:
+    """Codes signals by orthonormal atoms, without penalty: z = x D^T minimises ||x - z D||^2."""
+    code = product(signals, dictionary.T)
+    error = jnp.sum((signals - product(code, dictionary)) ** 2, axis=-1)
+    finite = jnp.isfinite(error)
+    steps = jnp.ones(error.shape, jnp.int32)
+    return Solution(code, error, 0.5 * error, jnp.zeros_like(error), steps, finite, finite)
+
+
+def code_lasso(
+    options: LassoCoder, dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]
+) -> Solution:
+    """Codes signals by the lasso, a chunk of signals at a time, and hard ones again.
+
+    Memory is bounded by chunk x (k + 20 max_support^2) floats beside the signals and their codes,
+    whatever m is. Signals are sorted by how long they are likely to take, since a chunk is done
+    when its slowest signal is.
     """
-    require(config.penalty > 0, "method.penalty", config.penalty, "must be positive")
-    require(config.tolerance > 0, "method.tolerance", config.tolerance, "must be positive")
-    require(config.max_steps >= 1, "method.max_steps", config.max_steps, "must be at least 1")
-    require(config.chunk >= 1, "method.chunk", config.chunk, "must be at least 1")
-    require(config.max_support >= 1, "method.max_support", config.max_support, "must be at least 1")
-    require_choice("method.solver", config.solver, SOLVERS)
-
-    def code(dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]) -> Solution:
-        penalty = jnp.asarray(config.penalty, signals.dtype)
-
-        def solve_with(solver):
-            return jax.vmap(lambda signal, start: solver(Lasso(dictionary, signal, penalty), start))
-
-        order = jnp.argsort(expected_steps(dictionary, signals, penalty))
-        nothing = jnp.zeros((signals.shape[0], dictionary.shape[0]), signals.dtype)
-        first, *others = map(solve_with, cascade(config, min(dictionary.shape)))
-        solution = in_chunks(first, (signals[order], nothing), config.chunk)
-        places = jnp.argsort(order)
-        solution = jax.tree.map(lambda leaf: leaf[places], solution)
-        for solver in others:
-            solution = redo_unsettled(solver, signals, solution, max(1, config.chunk // 4))
-        return solution
-
-    return code
+    penalty = jnp.asarray(options.penalty, signals.dtype)
+    order = jnp.argsort(expected_steps(dictionary, signals, penalty))
+    first, *others = (
+        partial(solve_each, solver, dictionary, penalty)
+        for solver in cascade(options, min(dictionary.shape))
+    )
+    solution = in_chunks(first, (signals[order],), options.chunk)
+    back = jnp.argsort(order)
+    solution = jax.tree.map(lambda leaf: leaf[back], solution)
+    for solve in others:
+        solution = solve_unsettled(solve, signals, solution, max(1, options.chunk // 4))
+    return solution
 
 
-def cascade(config, most: int) -> list[Callable[[Lasso, Float[Array, " k"]], Solution]]:
-    """Returns the solvers (lasso, start) -> Solution to try in turn on what is not yet settled.
+def solve_each(
+    solver: LassoSolver,
+    dictionary: Float[Array, "k d"],
+    penalty: Float[Array, ""],
+    signals: Float[Array, "m d"],
+    start: Float[Array, "m k"] | None = None,
+) -> Solution:
+    """Returns the solutions of all signals, by one vmap."""
+    problems = Lasso(dictionary, signals, penalty)
+    return jax.vmap(solver, in_axes=(Lasso(None, 0, None), 0))(problems, start)
+
+
+def cascade(options: LassoCoder, most: int) -> list[LassoSolver]:
+    """Returns the solvers to try in turn on what is not yet settled.
 
     Signals that need more atoms than `max_support`, they alone, pay for wider homotopies; `most`
     is what a code can need at all. What these leave, or rounding has led astray (nearly dependent
     atoms), is finished by FISTA.
     """
     common = {
-        "max_steps": config.max_steps,
-        "tolerance": config.tolerance,
-        "nonnegative": config.nonnegative,
+        "max_steps": options.max_steps,
+        "tolerance": options.tolerance,
+        "nonnegative": options.nonnegative,
     }
-    if config.solver != "homotopy":
-        return [lambda lasso, start: SOLVERS[config.solver](lasso, start, **common)]
-
-    def path(max_support: int):
-        return lambda lasso, start: homotopy(lasso, max_support=max_support, **common)
-
-    widths = sorted({min(config.max_support * WIDER**rung, most) for rung in range(3)})
-    return [*map(path, widths), partial(fista, **common)]
+    if options.solver != "homotopy":
+        return [partial(LASSO_SOLVERS[options.solver], **common)]
+    widths = sorted({min(options.max_support * WIDER**rung, most) for rung in range(3)})
+    paths = [partial(homotopy, max_support=width, **common) for width in widths]
+    return [*paths, partial(fista, **common)]
 
 
-def redo_unsettled(
+def solve_unsettled(
     solve: Callable, signals: Float[Array, "m d"], solution: Solution, chunk: int
 ) -> Solution:
     """Returns the solution with the unsettled signals, and they alone, solved once more.
@@ -88,25 +120,22 @@ def redo_unsettled(
     left = jnp.sum(~solution.settled)
     order = jnp.pad(jnp.argsort(solution.settled), (0, chunk))  # the unsettled ones first
 
-    def redo(turn):
-        done, solution = turn
-        places = lax.dynamic_slice_in_dim(order, done, chunk)
-        old = jax.tree.map(lambda leaf: leaf[places], solution)
-        new = solve(signals[places], old.code)
-        better = new.gap < old.gap
-        kept = jax.tree.map(partial(choose_rows, better), new, old)
+    def turn(state):
+        done, solution = state
+        indices = lax.dynamic_slice_in_dim(order, done, chunk)
+        old = jax.tree.map(lambda leaf: leaf[indices], solution)
+        new = solve(signals[indices], old.code)
+        kept = jax.tree.map(partial(choose_rows, new.gap < old.gap), new, old)
         kept = kept._replace(steps=old.steps + new.steps)
-        due = jnp.where(done + jnp.arange(chunk) < left, places, count)
-        solution = jax.tree.map(
-            lambda leaf, rows: leaf.at[due].set(rows, mode="drop"), solution, kept
-        )
-        return done + chunk, solution
+        due = jnp.where(done + jnp.arange(chunk) < left, indices, count)
+        store = lambda leaf, rows: leaf.at[due].set(rows, mode="drop")  # noqa: E731
+        return done + chunk, jax.tree.map(store, solution, kept)
 
-    start = (jnp.zeros((), left.dtype), solution)
-    return lax.while_loop(lambda turn: turn[0] < left, redo, start)[1]
+    begin = (jnp.zeros((), left.dtype), solution)
+    return lax.while_loop(lambda state: state[0] < left, turn, begin)[1]
 
 
-def choose_rows(condition: Array, new: Array, old: Array) -> Array:
+def choose_rows(condition: Bool[Array, " m"], new: Array, old: Array) -> Array:
     """Returns the rows of `new` where the condition holds, else those of `old`."""
     return jnp.where(condition.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
@@ -131,5 +160,5 @@ def in_chunks(function: Callable, rows: tuple[Array, ...], chunk: int):
         padded = jnp.pad(leaf, ((0, -count % chunk), *((0, 0),) * (leaf.ndim - 1)))
         return padded.reshape(-1, chunk, *leaf.shape[1:])
 
-    results = lax.map(lambda some: function(*some), tuple(map(cut, rows)))
+    results = lax.map(lambda cuts: function(*cuts), tuple(map(cut, rows)))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], results)

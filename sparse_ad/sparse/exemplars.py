@@ -13,22 +13,50 @@ Source: farthest-first traversal (Gonzalez 1985) with the doubling of Charikar e
 under the error of a sparse code in place of a distance.
 """
 
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from sparse_ad.methods.moments import whitening_axes
+from sparse_ad.errors import require
 from sparse_ad.sparse.coder import in_chunks
-from sparse_ad.sparse.dictionary import unit
-from sparse_ad.sparse.lasso import product
+from sparse_ad.sparse.problems import Coder, Solution, Sparse, product, unit
+from sparse_ad.sparse.solvers import omp
 
-CANDIDATES = 1024  # badly coded signals that are looked at together
+CANDIDATES = 1024  # badly coded signals that may become atoms together
 FIRST = 1e-3  # of the signals' mean energy: the radius when the dictionary is first full
 GROWTH = 1.1  # of the radius whenever it is full again
-SPANNED = 1e-3  # of an atom's length: what is left of it beside others is rounding
 CHUNK = 1024  # signals whose correlations are in memory
+
+
+@dataclass(frozen=True)
+class ExemplarCoder:
+    """Codes by a few exemplars, with orthogonal matching pursuit."""
+
+    nonzeros: int = 1  # exemplars that code a signal, at most
+
+    def __post_init__(self):
+        require(self.nonzeros >= 1, "nonzeros", self.nonzeros, "must be at least 1")
+
+
+def exemplar_coder(options: ExemplarCoder) -> Coder:
+    """Returns `coder(dictionary[k d], signals[m d]) -> Solution`; see `code_by_exemplars`."""
+    return partial(code_by_exemplars, options)
+
+
+def code_by_exemplars(
+    options: ExemplarCoder, dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]
+) -> Solution:
+    """Codes signals by at most `nonzeros` atoms of length 1 (or zero), a chunk at a time."""
+
+    def code_one(signal: Float[Array, " d"]) -> Solution:
+        return omp(Sparse(dictionary, signal, options.nonzeros))
+
+    return in_chunks(jax.vmap(code_one), (signals,), CHUNK)
 
 
 class Exemplars(NamedTuple):
@@ -45,41 +73,41 @@ def begin_exemplars(atoms: int, length: int) -> Exemplars:
 
 
 def errors_of_one(atoms: Float[Array, "k d"], signals: Float[Array, "m d"]) -> Float[Array, " m"]:
-    """Returns what one atom, the best for each signal, leaves of it; zero atoms count for nothing.
+    """Returns the error of each signal coded by its best atom alone; zero atoms explain nothing.
 
     Source: the equation at the top of this module.
     """
     rows = unit(atoms)
 
-    def some(signals):
-        return jnp.max(product(signals, rows.T) ** 2, axis=1)
+    def explained(chunk):
+        return jnp.max(product(chunk, rows.T) ** 2, axis=1)
 
-    return jnp.sum(signals**2, axis=1) - in_chunks(some, (signals,), CHUNK)
+    return jnp.sum(signals**2, axis=1) - in_chunks(explained, (signals,), CHUNK)
 
 
 def add_exemplars(state: Exemplars, signals: Float[Array, "m d"]) -> Exemplars:
     """Takes signals in: makes atoms of those that are coded worse than the radius."""
     few = min(CANDIDATES, signals.shape[0], state.atoms.shape[0])
 
-    def proceed(turn):
-        state, errors = turn
+    def proceed(carry):
+        state, errors = carry
         return jnp.max(errors) > bound(state, signals)
 
-    def take(turn):
-        state, errors = turn
-        places = lax.top_k(errors, few)[1]
-        grown = insert(state, signals[places])
+    def take(carry):
+        state, errors = carry
+        indices = lax.top_k(errors, few)[1]
+        grown = insert(state, signals[indices])
         full = grown.count == grown.atoms.shape[0]
-        return lax.cond(full, widen, extend, state, grown, errors, places)
+        return lax.cond(full, widen, extend, state, grown, errors, indices)
 
-    def extend(before, grown, errors, places):
-        """The errors, with only the new atoms looked at; those that were looked at are done."""
+    def extend(before, grown, errors, indices):
+        """The errors, compared with those of the new atoms; the candidates are done."""
         start = jnp.minimum(before.count, grown.atoms.shape[0] - few)
         new = lax.dynamic_slice_in_dim(grown.atoms, start, few)
         errors = jnp.minimum(errors, errors_of_one(new, signals))
-        return grown, errors.at[places].set(0.0)
+        return grown, errors.at[indices].set(0.0)
 
-    def widen(_, grown, errors, places):
+    def widen(_, grown, errors, indices):
         thinned = thin(grown, jnp.maximum(GROWTH * bound(grown, signals), first))
         return thinned, errors_of_one(thinned.atoms, signals)
 
@@ -95,16 +123,16 @@ def bound(state: Exemplars, signals: Float[Array, "m d"]) -> Float[Array, ""]:
 
 
 def insert(state: Exemplars, signals: Float[Array, "m d"]) -> Exemplars:
-    """Makes atoms of signals, the worst coded first, until none is or there is no more room."""
+    """Makes atoms of signals, the worst coded first, until all are coded well or none fits."""
     limit = bound(state, signals)
     energy = jnp.sum(signals**2, axis=1)
 
-    def proceed(turn):
-        state, errors = turn
+    def proceed(carry):
+        state, errors = carry
         return (jnp.max(errors) > limit) & (state.count < state.atoms.shape[0])
 
-    def step(turn):
-        state, errors = turn
+    def step(carry):
+        state, errors = carry
         new = signals[jnp.argmax(errors)]
         left = energy - product(signals, unit(new[None])[0]) ** 2
         left = left.at[jnp.argmax(errors)].set(0.0)  # whatever rounding says
@@ -115,7 +143,7 @@ def insert(state: Exemplars, signals: Float[Array, "m d"]) -> Exemplars:
     return lax.while_loop(proceed, step, begin)[0]
 
 
-def thin(state: Exemplars, radius: Float[Array, ""]) -> Exemplars:
+def thin(state: Exemplars, radius: Float[Array, ""] | float) -> Exemplars:
     """Keeps, in their order, the atoms that those before them code worse than the radius.
 
     The radius grows on until at least one atom goes.
@@ -125,58 +153,19 @@ def thin(state: Exemplars, radius: Float[Array, ""]) -> Exemplars:
     explained = product(state.atoms, rows.T) ** 2
 
     def keep(radius):
-        def look(place, kept):
-            best = jnp.max(jnp.where(kept, explained[place], 0.0))
-            worth = (energy[place] - best > radius) & (place < state.count)
-            return kept.at[place].set(worth)
+        def visit(index, kept):
+            best = jnp.max(jnp.where(kept, explained[index], 0.0))
+            worth = (energy[index] - best > radius) & (index < state.count)
+            return kept.at[index].set(worth)
 
-        return lax.fori_loop(0, size, look, jnp.zeros((size,), bool))
+        return lax.fori_loop(0, size, visit, jnp.zeros((size,), bool))
 
-    def widen(turn):
-        radius, _ = turn
+    def widen(carry):
+        radius, _ = carry
         return GROWTH * radius, keep(GROWTH * radius)
 
     begin = (radius, keep(radius))
-    radius, kept = lax.while_loop(lambda turn: jnp.all(turn[1]), widen, begin)
+    radius, kept = lax.while_loop(lambda carry: jnp.all(carry[1]), widen, begin)
     order = jnp.argsort(~kept)  # stable: the kept ones first, in their order
     atoms = jnp.where(kept[order][:, None], state.atoms[order], 0.0)
     return Exemplars(atoms, jnp.sum(kept, dtype=jnp.int32), radius)
-
-
-def pursue(
-    atoms: Float[Array, "k d"], signals: Float[Array, "m d"], nonzeros: int
-) -> Float[Array, "m d"]:
-    """Returns what orthogonal matching pursuit with `nonzeros` atoms leaves of each signal.
-
-    With one non-zero this is exact: the best of all codes. Atoms are of length 1 or zero.
-    """
-
-    def some(signals):
-        residual, basis = signals, []
-        for _ in range(nonzeros):
-            best = jnp.argmax(jnp.abs(product(residual, atoms.T)), axis=1)
-            direction = atoms[best]
-            for known in basis:  # Gram-Schmidt
-                direction -= jnp.sum(direction * known, axis=1, keepdims=True) * known
-            left = jnp.linalg.norm(direction, axis=1, keepdims=True)
-            direction = jnp.where(left > SPANNED, unit(direction), 0.0)
-            basis.append(direction)
-            residual -= jnp.sum(residual * direction, axis=1, keepdims=True) * direction
-        return residual
-
-    return in_chunks(some, (signals,), CHUNK)
-
-
-def whitening(
-    vectors: Float[Array, "m d"], shrinkage: float
-) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
-    """Returns (mean, W): (x - mean) W has covariance C (C + shrinkage tr(C)/d I)^-1.
-
-    With shrinkage 0 nothing is whitened: mean 0 and W = I.
-    """
-    length = vectors.shape[1]
-    if shrinkage == 0.0:
-        return jnp.zeros((length,)), jnp.eye(length)
-    mean = jnp.mean(vectors, axis=0)
-    centred = vectors - mean
-    return mean, whitening_axes(product(centred.T, centred) / vectors.shape[0], shrinkage)

@@ -1,22 +1,82 @@
-"""The command line: which config is meant, what a wrong flag is told, how the log looks."""
+"""The command line: which config is meant, what a wrong flag is answered, how the log looks."""
 
 import difflib
+import importlib
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 from tqdm import tqdm
 
-from sparse_ad.errors import UserError
+from sparse_ad.errors import FieldError, UserError
+from sparse_ad.experiment import Experiment, read_experiment
+from sparse_ad.options import describe, find_kinds, switch
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = "configs/quickstart.py"
+OF_WORKDIR = "configs/of_workdir.py"
+OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
+
+
+class ConfigParser(ConfigFileFlagParser):
+    """Loads a config file, with the kinds of its sections as the overrides in argv want them.
+
+    --config.data.name=elpv makes the section `data` one of ELPV: with the fields of that source,
+    which keep the values of those fields that both sources have.
+    """
+
+    def __init__(self, argv: Sequence[str]):
+        super().__init__("config")
+        self.argv = argv
+
+    def parse(self, path: str) -> ConfigDict:
+        try:
+            config = super().parse(path)
+        except UserError as error:  # the loader puts a traceback around what the file raised
+            cause = error.__context__
+            raise (cause if isinstance(cause, UserError) else error) from None
+        except TypeError as error:
+            if path.partition(":")[2] and "get_config() takes 0" in str(error):
+                raise UserError(f"--config = {path!r}: this config has no variants") from None
+            raise
+        if "method" in config:  # not a study
+            switch_kinds(config, self.argv)
+        return config
+
+
+def switch_kinds(config: ConfigDict, argv: Sequence[str]) -> None:
+    """Gives each section the kind that an override --config.SECTION.name=KIND in argv asks for.
+
+    Raises: FieldError for a kind that there is not.
+    """
+    for field, value in overrides(argv):
+        path, _, last = field.rpartition(".")
+        kinds = find_kinds(Experiment, config, path) if last == "name" and path else None
+        if kinds:
+            parent, _, name = path.rpartition(".")
+            section = config
+            for part in filter(None, parent.split(".")):
+                section = section[part]
+            if value != section[name].get("name"):
+                try:
+                    section[name] = switch(section[name], kinds, value)
+                except FieldError as error:
+                    raise FieldError(field, value, error.remedy) from error
+
+
+def overrides(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields field and value of each --config.FIELD=VALUE, or --config.FIELD VALUE."""
+    for index, argument in enumerate(argv):
+        match = OVERRIDE.match(argument)
+        if match:
+            following = argv[index + 1] if index + 1 < len(argv) else ""
+            yield match[1], following if match[2] is None else match[2]
 
 
 def add_config(argv: list[str]) -> list[str]:
@@ -28,12 +88,7 @@ def add_config(argv: list[str]) -> list[str]:
     given, rest = take_flag(argv[1:], "config")
     mode, workdir = (take_flag(argv[1:], name)[0] for name in ("mode", "workdir"))
     if given is None and mode in ("evaluate", "predict"):
-        from sparse_ad.system.workdir import __file__ as reader
-        from sparse_ad.system.workdir import read_config
-
-        folder = workdir or "runs/quickstart"
-        read_config(Path(folder))
-        return [argv[0], f"--config={reader}:{folder}", *rest]
+        given = f"{OF_WORKDIR}:{workdir or 'runs/quickstart'}"
     return [argv[0], f"--config={find_config(given or QUICKSTART)}", *rest]
 
 
@@ -49,27 +104,39 @@ def take_flag(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
     return value, rest
 
 
+def config_folder() -> Path:
+    """Returns the folder of the configs, which stand beside launch.py."""
+    return Path(next(iter(importlib.import_module("configs").__path__)))
+
+
+def list_configs(pattern: str = "*.py") -> list[str]:
+    """Returns the config files that fit a pattern below the folder of the configs."""
+    folder = config_folder()
+    names = sorted(path.relative_to(folder.parent).as_posix() for path in folder.glob(pattern))
+    return [name for name in names if not name.endswith(("__init__.py", "base.py"))]
+
+
 def find_config(given: str) -> str:
-    """Returns the path of a config file: as given, or in the repository's folder."""
+    """Returns the path of a config file: as given, or relative to the folder of launch.py."""
     name, colon, variant = given.partition(":")
-    for path in (Path(name), ROOT / name):
+    for path in (Path(name), config_folder().parent / name):
         if path.is_file():
             return f"{path}{colon}{variant}"
-    files = sorted(ROOT.glob("configs/*.py")) + sorted(ROOT.glob("configs/studies/*.py"))
-    choices = ", ".join(str(path.relative_to(ROOT)) for path in files)
+    choices = ", ".join(list_configs() + list_configs("studies/*.py"))
     raise UserError(f"--config = {given!r}: no such file; choose one of {choices}")
 
 
-def load_config(given: str, overrides: Iterable[str] = ()) -> ConfigDict:
-    """Returns the config that --config=`given` and a --config.`override` for each would make.
+def load_config(given: str, changes: Iterable[str] = ()) -> ConfigDict:
+    """Returns the config that --config=`given` and --config.`change` for each change would make.
 
     Raises: UserError for a file, field or value that is wrong, as on the command line.
     """
-    fields = [f"--config.{override}" for override in overrides]
+    fields = [f"--config.{change}" for change in changes]
     argv = ["launch.py", f"--config={find_config(given)}", *fields]
-    values = flags.FlagValues()  # apart from those of this process
+    values = flags.FlagValues()  # separate from those of this process
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    check_fields(argv, values["config"].parser.parse)
+    values["config"].parser = ConfigParser(argv)
+    check_fields(argv)
     try:
         values(argv)
     except flags.Error as error:
@@ -77,19 +144,42 @@ def load_config(given: str, overrides: Iterable[str] = ()) -> ConfigDict:
     return values["config"].value
 
 
-def check_fields(argv: list[str], load: Callable[[str], Any]) -> None:
-    """Raises UserError for a --config.field that the config (argv[1]) does not have."""
-    try:
-        config = load(argv[1].partition("=")[2])
-    except UserError as error:  # the loader puts a traceback around what the config file raised
-        raise (error.__context__ if isinstance(error.__context__, UserError) else error) from None
+def load_experiment(given: str, changes: Iterable[str] = ()) -> Experiment:
+    """Returns the experiment of a config file and changes of it. Raises: as `load_config`."""
+    return read_experiment(load_config(given, changes))
+
+
+def check_fields(argv: list[str]) -> None:
+    """Raises UserError for a --config.FIELD that the config (argv[1]) does not have."""
+    config = ConfigParser(argv).parse(argv[1].partition("=")[2])
     fields = list(_fields(config.to_dict()))
-    for argument in argv[2:]:
-        found = re.match(r"--?(?:no)?config\.([^=]*)", argument)
-        if found and found[1] not in fields:
-            near = _nearest(found[1], fields)
-            remedy = f"did you mean --config.{near}?" if near else "configs/base.py lists them all"
-            raise UserError(f"--config.{found[1]}: unknown config field; {remedy}")
+    for field, _ in overrides(argv[2:]):
+        if field not in fields:
+            remedy = _remedy(field, fields, config)
+            raise UserError(f"--config.{field}: unknown config field; {remedy}")
+
+
+def _remedy(field: str, fields: list[str], config: ConfigDict) -> str:
+    """Returns what to say of a field that the config does not have."""
+    path, _, last = field.rpartition(".")
+    while path and "method" in config:
+        kinds = find_kinds(Experiment, config, path)
+        below = field.removeprefix(f"{path}.")
+        owners = [name for name, kind in (kinds or {}).items() if below in _paths(kind)]
+        if owners:
+            return f"it is a field of {path}.name = {' or '.join(owners)}"
+        path = path.rpartition(".")[0]
+    if near := difflib.get_close_matches(field, fields, 1, 0.8):
+        return f"did you mean --config.{near[0]}?"
+    names = {known.rpartition(".")[2]: known for known in reversed(fields)}
+    near = difflib.get_close_matches(last, names, 1, 0.6)
+    if near:
+        return f"did you mean --config.{names[near[0]]}?"
+    return "--help lists them all"
+
+
+def _paths(kind: type) -> set[str]:
+    return {option.path for option in describe(kind())}
 
 
 def _fields(tree: dict[str, Any], prefix: str = "") -> Iterable[str]:
@@ -100,13 +190,12 @@ def _fields(tree: dict[str, Any], prefix: str = "") -> Iterable[str]:
             yield from _fields(value, f"{prefix}{name}.")
 
 
-def _nearest(name: str, fields: list[str]) -> str | None:
-    """Returns the field most like `name`, of all sections if its own has none alike."""
-    if near := difflib.get_close_matches(name, fields, 1, 0.8):
-        return near[0]
-    last = {field.rpartition(".")[2]: field for field in reversed(fields)}
-    near = difflib.get_close_matches(name.rpartition(".")[2], last, 1, 0.6)
-    return last[near[0]] if near else None
+def format_options(options: Any) -> str:
+    """Returns every field of an experiment or study, its value and its meaning, for --help."""
+    return "\n".join(
+        f"  --config.{option.path}={option.default!r}\n      {option.meaning}"
+        for option in describe(options)
+    )
 
 
 def set_up_log() -> None:
@@ -137,3 +226,12 @@ def _clear_bars() -> None:
     """Wipes the bars off the screen; they come back with their next update."""
     for bar in list(getattr(tqdm, "_instances", ())):
         bar.clear()
+
+
+def require_kind(config: ConfigDict, study: bool) -> None:
+    """Raises UserError unless `config` is that of a study, or that of a run, as is wanted."""
+    if study and "rows" not in config:
+        files = ", ".join(list_configs("studies/*.py"))
+        raise UserError(f"--mode=study: {config.name} is no study; give --config= one of {files}")
+    if not study and "rows" in config:
+        raise UserError(f"--config: {config.name} is a study; run it by --mode=study")

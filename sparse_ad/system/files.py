@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sparse_ad.errors import UserError
+from sparse_ad.errors import FieldError, UserError
+from sparse_ad.system.json_values import from_json, to_json
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -43,12 +42,11 @@ def write_text(path: Path | str, content: str) -> None:
 
 
 def write_json(path: Path | str, content: Any) -> None:
-    """Writes strict JSON in one step: numbers that are not finite become null.
+    """Writes strict JSON in one step: `to_json` says how values are written.
 
-    numpy scalars and arrays, tuples and paths are written as their plain counterparts.
     Raises: as `write_bytes`; TypeError for a value that JSON has no word for.
     """
-    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
 
 
 def append_lines(path: Path | str, contents: Iterable[dict[str, Any]]) -> None:
@@ -58,7 +56,7 @@ def append_lines(path: Path | str, contents: Iterable[dict[str, Any]]) -> None:
     Raises: as `write_bytes`.
     """
     path = Path(path)
-    lines = "".join(json.dumps(_plain(each), allow_nan=False) + "\n" for each in contents).encode()
+    lines = "".join(json.dumps(to_json(each), allow_nan=False) + "\n" for each in contents).encode()
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b", buffering=0) as file:
@@ -70,21 +68,33 @@ def append_lines(path: Path | str, contents: Iterable[dict[str, Any]]) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def read_json(path: Path | str, fields: Sequence[str] = ()) -> Any:
-    """Reads JSON; where `fields` are named, an object that has them.
+def read_json(path: Path | str, kind: Any = Any) -> Any:
+    """Reads JSON as `kind`, such as a NamedTuple: `from_json` says how; Any: as it is.
 
-    Raises: UserError when the file is missing, unreadable, not JSON or lacks a field.
+    Raises: UserError when the file is missing, unreadable or not JSON, and for a field that is
+    missing or has the wrong type, which it names.
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text("utf-8"))
+        return from_json(json.loads(path.read_text("utf-8")), kind)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}: is the workdir right?") from error
+    except FieldError as error:
+        problem = f"{error.field} {error.remedy}".strip()
+        raise UserError(f"{path}: {problem}: delete the file and run again") from error
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
-        raise UserError(f"{path}: not JSON ({error}): delete it and make it anew") from error
+        raise UserError(f"{path}: not JSON ({error}): delete the file and run again") from error
+
+
+def read_fields(path: Path | str, fields: Sequence[str]) -> dict[str, Any]:
+    """Reads a JSON object that has at least these fields, whatever they hold.
+
+    Raises: UserError as `read_json`.
+    """
+    content = read_json(path, dict[str, Any])
     for field in fields:
-        if not (isinstance(content, dict) and field in content):
-            raise UserError(f"{path}: has no field {field!r}: delete it and make it anew")
+        if field not in content:
+            raise UserError(f"{path}: {field} is missing: delete the file and run again")
     return content
 
 
@@ -107,22 +117,3 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:
         return
-
-
-def _plain(value: Any) -> Any:
-    """Returns `value` in the types of strict JSON."""
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "__array__"):
-        return _plain(np.asarray(value).tolist())
-    return value

@@ -26,7 +26,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 @cache
 def brick(size: int, stride: int) -> np.ndarray:
-    """Patches [p d] of scikit-image's brick: mean removed, divided by the global deviation."""
+    """Patches [p d] of scikit-image's brick: mean removed, divided by the global std."""
     windows = np.lib.stride_tricks.sliding_window_view(data.brick(), (size, size))
     patches = windows[::stride, ::stride].reshape(-1, size * size).astype(np.float64)
     patches -= patches.mean(axis=1, keepdims=True)
@@ -34,8 +34,10 @@ def brick(size: int, stride: int) -> np.ndarray:
 
 
 @cache
-def make_problem(kind: str, k: int = 60, d: int = 36, m: int = 24, share: float = 0.15) -> Problem:
-    """A problem whose penalties are `share` of the penalties that give zero codes.
+def make_problem(
+    kind: str, k: int = 60, d: int = 36, m: int = 24, fraction: float = 0.15
+) -> Problem:
+    """A problem whose penalties are a `fraction` of the penalties that give zero codes.
 
     random: independent atoms and signals; texture: patches of brick, coded by other patches;
     coherent: each atom has neighbours at a correlation above 0.95.
@@ -47,14 +49,14 @@ def make_problem(kind: str, k: int = 60, d: int = 36, m: int = 24, share: float 
     elif kind == "texture":
         patches = brick(round(d**0.5), 3)
         patches = patches[np.linalg.norm(patches, axis=1) > 1.0]
-        picked = patches[rng.permutation(len(patches))[: k + m]]
-        atoms, signals = picked[:k], picked[k:]
+        patches = patches[rng.permutation(len(patches))]
+        atoms, signals = patches[:k], patches[k : k + m]
     else:
         centres = unit(rng.normal(size=(-(-k // 6), d)))
         atoms = np.repeat(centres, 6, axis=0)[:k] + 0.15 / d**0.5 * rng.normal(size=(k, d))
     atoms = unit(atoms).astype(np.float32)
     signals = signals.astype(np.float32)
-    return Problem(atoms, signals, (share * np.abs(signals @ atoms.T).max(1)).astype(np.float32))
+    return Problem(atoms, signals, (fraction * np.abs(signals @ atoms.T).max(1)).astype(np.float32))
 
 
 def objectives(problem: Problem, codes: np.ndarray) -> np.ndarray:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from helpers.problems import exact_codes, make_problem, objectives
 
-from configs.base import get_config
-from sparse_ad.errors import UserError
-from sparse_ad.sparse.coder import in_chunks, sparse_coder
+from sparse_ad.errors import FieldError
+from sparse_ad.options import comments
+from sparse_ad.sparse.coder import LassoCoder, in_chunks, lasso_coder, linear_coder
+from sparse_ad.sparse.solvers import LASSO_SOLVERS
 
 PENALTY = 0.5
 PROBLEM = make_problem("texture", m=24)._replace(penalty=np.full(24, PENALTY, np.float32))
@@ -16,14 +17,12 @@ DICTIONARY, SIGNALS, _ = PROBLEM
 
 
 def coder(**fields):
-    config = get_config().method
     # More slots than atoms: one path to compile.
-    config.update({"penalty": PENALTY, "max_support": 64, **fields})
-    return jax.jit(sparse_coder(config))
+    return jax.jit(lasso_coder(LassoCoder(**{"penalty": PENALTY, "max_support": 64, **fields})))
 
 
-def assert_same_bits(found, expected):
-    for leaf, other in zip(found, expected, strict=True):
+def assert_same_bits(solution, expected):
+    for leaf, other in zip(solution, expected, strict=True):
         np.testing.assert_array_equal(leaf, other)
 
 
@@ -55,10 +54,10 @@ def test_width_of_a_chunk_matters_little(solver):
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])
-def test_codes_are_right_and_in_place(nonnegative):
-    found = coder(chunk=7, nonnegative=nonnegative)(DICTIONARY, SIGNALS)
+def test_codes_are_right_and_in_order(nonnegative):
+    solution = coder(chunk=7, nonnegative=nonnegative)(DICTIONARY, SIGNALS)
     best = objectives(PROBLEM, exact_codes(PROBLEM, nonnegative))
-    np.testing.assert_allclose(objectives(PROBLEM, found.code), best, rtol=1e-4)
+    np.testing.assert_allclose(objectives(PROBLEM, solution.code), best, rtol=1e-4)
 
 
 @pytest.mark.parametrize("max_support", [1, 4])
@@ -67,20 +66,42 @@ def test_codes_with_more_atoms_than_slots(max_support):
     problem = make_problem("random", m=24)._replace(penalty=PROBLEM.penalty)
     exact = exact_codes(problem)
     assert ((exact != 0.0).sum(1) > 9).any()
-    found = coder(max_support=max_support, chunk=8)(problem.dictionary, problem.signals)
-    assert found.converged.all()
+    solution = coder(max_support=max_support, chunk=8)(problem.dictionary, problem.signals)
+    assert solution.converged.all()
     best = objectives(problem, exact)
-    np.testing.assert_allclose(objectives(problem, found.code), best, rtol=1e-4)
+    np.testing.assert_allclose(objectives(problem, solution.code), best, rtol=1e-4)
+
+
+@pytest.mark.parametrize("solver", LASSO_SOLVERS)
+def test_every_solver_solves(solver):
+    problem = make_problem("random", m=8)._replace(penalty=np.full(8, PENALTY, np.float32))
+    solution = coder(solver=solver, max_steps=5000)(problem.dictionary, problem.signals)
+    assert solution.converged.all()
+    best = objectives(problem, exact_codes(problem))
+    np.testing.assert_allclose(solution.objective, best, rtol=2e-4)  # tolerance, float32 sums
+    left = problem.signals - np.float64(solution.code) @ problem.dictionary
+    np.testing.assert_allclose(solution.error, (left**2).sum(1), rtol=1e-4)
+
+
+def test_orthonormal_atoms_project():
+    """The error is that of a projection, and no gap is left."""
+    atoms = np.linalg.qr(np.random.default_rng(0).normal(size=(36, 5)))[0].T.astype(np.float32)
+    solution = jax.jit(linear_coder)(atoms, SIGNALS)
+    exact = np.linalg.lstsq(np.float64(atoms).T, np.float64(SIGNALS).T, rcond=None)[0].T
+    np.testing.assert_allclose(solution.code, exact, atol=1e-4)  # float32 products
+    left = SIGNALS - exact @ np.float64(atoms)
+    np.testing.assert_allclose(solution.error, (left**2).sum(1), rtol=1e-4)
+    assert solution.converged.all() and not solution.gap.any()
 
 
 def test_broken_signal_spoils_no_other():
     code = coder(chunk=8)
     broken = SIGNALS.copy()
     broken[5] = np.nan
-    found, intact = code(DICTIONARY, broken), code(DICTIONARY, SIGNALS)
+    solution, intact = code(DICTIONARY, broken), code(DICTIONARY, SIGNALS)
     others = np.arange(24) != 5
-    assert_same_bits([leaf[others] for leaf in found], [leaf[others] for leaf in intact])
-    assert not found.converged[5]
+    assert_same_bits([leaf[others] for leaf in solution], [leaf[others] for leaf in intact])
+    assert not solution.converged[5]
 
 
 @pytest.mark.parametrize("solver", ["homotopy", "fista"])
@@ -92,7 +113,7 @@ def test_memory_is_bounded(solver):
         compiled = coder(solver=solver, chunk=64).lower(*shapes).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    one_signal = 4 * (36 + 60 + 4)
+    one_signal = 4 * (36 + 60 + 6)
     growth = temporary(4096) - temporary(1024)
     assert 0 < growth <= 3 * 3072 * one_signal
 
@@ -106,9 +127,9 @@ def test_in_chunks_pads_and_cuts():
         return {"twice": 2.0 * chunk, "first": chunk[:, 0]}
 
     for chunk, width in ((1, 1), (2, 2), (5, 5), (99, 5)):
-        found = in_chunks(double, (rows,), chunk)
-        np.testing.assert_array_equal(found["twice"], 2.0 * rows)
-        np.testing.assert_array_equal(found["first"], rows[:, 0])
+        solution = in_chunks(double, (rows,), chunk)
+        np.testing.assert_array_equal(solution["twice"], 2.0 * rows)
+        np.testing.assert_array_equal(solution["first"], rows[:, 0])
         assert widths[-1] == (width, 2)
 
 
@@ -126,5 +147,9 @@ def test_in_chunks_pads_and_cuts():
     ],
 )
 def test_bad_fields_are_named(field, value):
-    with pytest.raises(UserError, match=rf"method\.{field} = .*{value}"):
-        coder(**{field: value})
+    with pytest.raises(FieldError, match=rf"^{field} = .*{value}"):
+        LassoCoder(**{field: value})
+
+
+def test_every_option_says_what_it_means():
+    assert all(comments(LassoCoder).values())

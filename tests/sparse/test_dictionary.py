@@ -11,43 +11,52 @@ from helpers.problems import brick, unit
 from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
 
-from configs.base import get_config
-from sparse_ad.sparse.coder import sparse_coder
+from sparse_ad.sparse.coder import LassoCoder, lasso_coder
 from sparse_ad.sparse.dictionary import (
     Statistics,
+    Sums,
+    add_batch,
     begin_dictionary,
+    draw_signals,
+    fading,
     improve_atoms,
     learn,
-    replace_dead,
+    replace_unused,
 )
-from sparse_ad.sparse.lasso import Solution
+from sparse_ad.sparse.problems import Solution
 
 KEY = jax.random.key(0)
 
 
 @cache
 def make_coder(penalty=1.0, **fields):
-    config = get_config().method
-    config.update({"penalty": penalty, "chunk": 256, "solver": "fista", **fields})
-    return jax.jit(sparse_coder(config))
+    options = LassoCoder(**{"penalty": penalty, "chunk": 256, "solver": "fista", **fields})
+    return jax.jit(lasso_coder(options))
 
 
 @cache
 def learner(code):
-    return jax.jit(partial(learn, code=code))
+    return jax.jit(partial(learn, coder=code))
 
 
-def fit(signals, atoms, code, *, batch, passes=1, seed=0):
+def fit(signals, atoms, code, *, batch, epochs=1, seed=0):
     """The states after each minibatch, and what was logged last."""
-    key = jax.random.key(seed)
+    key, signals = jax.random.key(seed), jnp.asarray(signals)
     state = begin_dictionary(key, signals[: 4 * batch], atoms)
     states = [state]
-    for number in range(passes * (len(signals) // batch)):
+    for number in range(epochs * (len(signals) // batch)):
         first = number * batch % (len(signals) // batch * batch)
         rows = signals[first : first + batch]
         state, info = learner(code)(jax.random.fold_in(key, number), state, rows)
         states.append(state)
     return states, info
+
+
+def empty(dictionary) -> Statistics:
+    """Statistics of no signals, of one dictionary [k d]."""
+    atoms, zero = len(dictionary), jnp.zeros(())
+    energy, cross = jnp.zeros((atoms, atoms)), jnp.zeros(dictionary.shape)
+    return Statistics(dictionary, energy, cross, zero, zero, jnp.zeros((), jnp.int32))
 
 
 def lengths(dictionary):
@@ -82,7 +91,7 @@ def test_atoms_have_length_one_always(texture):
 def test_state_does_not_grow(texture):
     _, _, states, _ = texture
     for state in states:
-        assert [leaf.shape for leaf in state] == [(40, 64), (40, 40), (40, 64), ()]
+        assert [leaf.shape for leaf in state] == [(40, 64), (40, 40), (40, 64), (), (), ()]
 
 
 def test_held_out_objective_falls(texture, code):
@@ -114,29 +123,110 @@ def test_recovers_a_planted_dictionary():
     np.put_along_axis(codes, places, values, 1)
     signals = (codes @ planted + 0.01 * rng.normal(size=(4000, 20))).astype(np.float32)
     code = make_coder(penalty=0.3)
-    states, _ = fit(signals, 20, code, batch=50, passes=4)
+    states, _ = fit(signals, 20, code, batch=50, epochs=4)
     match = np.abs(states[-1].dictionary @ planted.T).max(0)
     before = np.abs(states[0].dictionary @ planted.T).max(0)
     assert (before > 0.95).mean() < 0.3
     assert (match > 0.95).mean() >= 0.9
 
 
-def test_improve_atoms_is_a_loop_over_atoms():
-    rng = np.random.default_rng(0)
-    dictionary = unit(rng.normal(size=(7, 5)))
-    codes = rng.normal(size=(30, 7))
-    codes[:, 3] = 0.0  # unused: must stay
-    energy, cross = codes.T @ codes, codes.T @ rng.normal(size=(30, 5))
-    expected = dictionary.copy()
-    for j in range(7):
+def in_float64(dictionary, energy, cross) -> np.ndarray:
+    """One pass over the atoms [k d] of one dictionary, each by its best value in full."""
+    dictionary = dictionary.astype(np.float64)
+    for j in range(len(dictionary)):
         if energy[j, j] > 0.0:
-            others = energy[j] @ expected - energy[j, j] * expected[j]
+            others = energy[j] @ dictionary - energy[j, j] * dictionary[j]
             best = (cross[j] - others) / energy[j, j]
-            expected[j] = best / np.linalg.norm(best)
-    parts = [jnp.asarray(part, jnp.float32) for part in (dictionary, energy, cross)]
-    found = improve_atoms(*parts)
-    np.testing.assert_allclose(found, expected, atol=2e-5)  # float32 sums of 30 products
-    np.testing.assert_array_equal(found[3], parts[0][3])
+            dictionary[j] = best / np.linalg.norm(best)
+    return dictionary
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (7, 3, 2, 4)])
+def test_one_update_equals_float64(shape):
+    """A single dictionary [k d] and one for each of 4 channels [k s s c]: by loops in NumPy."""
+    rng, count = np.random.default_rng(0), 30
+    batch = shape[3:]
+    dictionary = rng.normal(size=shape)
+    axes = tuple(range(1, len(shape) - len(batch)))
+    dictionary /= np.sqrt((dictionary**2).sum(axes, keepdims=True))
+    codes = rng.normal(size=(count, 7, *batch))
+    codes[:, 3] = 0.0  # unused: must stay
+    signals = rng.normal(size=(count, *shape[1:]))
+    letters = "ab"[: len(axes)] + "c"[: len(batch)]
+    energy = np.einsum("nk...,nl...->kl...", codes, codes)
+    cross = np.einsum(f"nk{letters[len(axes) :]},n{letters}->k{letters}", codes, signals)
+    error = rng.uniform(1.0, 2.0, batch)
+    sums = Sums(*(jnp.asarray(part, jnp.float32) for part in (energy, cross, error)))
+    old = empty(jnp.asarray(dictionary, jnp.float32))
+    old = old._replace(
+        energy=jnp.ones_like(sums.energy), cross=jnp.ones_like(sums.cross), step=jnp.asarray(2)
+    )
+    old = old._replace(error=jnp.ones_like(sums.error), weight=jnp.asarray(1.5))
+    state = jax.jit(add_batch, static_argnums=2)(old, sums, count)
+    fade = (3 * 30.0 + 1.0 - 30.0) / (3 * 30.0 + 1.0)  # as long as t = 3 < m = 30
+    energy, cross = fade + energy / count, fade + cross / count
+    np.testing.assert_allclose(state.energy, energy, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(state.cross, cross, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(state.error, fade + error / count, rtol=1e-5)
+    np.testing.assert_allclose(state.weight, fade * 1.5 + 1.0, rtol=1e-6)
+    assert state.step == 3
+    energy, cross = np.asarray(state.energy, np.float64), np.asarray(state.cross, np.float64)
+    for index in np.ndindex(*batch):
+        parts = (part[(..., *index)] for part in (dictionary, energy, cross))
+        flat = [part.reshape(7, -1) for part in parts]
+        updated = np.asarray(state.dictionary)[(..., *index)].reshape(7, -1)
+        np.testing.assert_allclose(updated, in_float64(*flat), atol=2e-5)  # float32 Gauss-Seidel
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (7, 3, 2, 4)])
+def test_an_unused_atom_stays(shape):
+    rng = np.random.default_rng(0)
+    batch = shape[3:]
+    energy = np.abs(rng.normal(size=(7, 7, *batch))).astype(np.float32)
+    energy[3], energy[:, 3] = 0.0, 0.0
+    dictionary, cross = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))
+    updated = improve_atoms(dictionary, jnp.asarray(energy), cross)
+    np.testing.assert_array_equal(updated[3], dictionary[3])
+    assert (updated[2] != dictionary[2]).all()
+
+
+def test_unused_atoms_of_one_channel_are_replaced():
+    """The second atom of channel 1 of 3; a channel whose draws are zeros keeps what it has."""
+    rng = np.random.default_rng(0)
+    dictionary = jnp.asarray(rng.normal(size=(2, 3, 3, 3)), jnp.float32)
+    drawn = jnp.asarray(rng.normal(size=(2, 3, 3, 3)), jnp.float32).at[..., 2].set(0.0)
+    energy = jnp.ones((2, 2, 3)).at[1, :, 1:].set(0.0).at[:, 1, 1:].set(0.0)
+    ones = jnp.ones(3)
+    cross = jnp.ones(dictionary.shape)
+    state = Statistics(dictionary, energy, cross, ones, jnp.ones(()), jnp.ones((), jnp.int32))
+    after, replaced = jax.jit(replace_unused, static_argnums=1)(state, lambda: drawn)
+    np.testing.assert_allclose(replaced, 1 / 6, rtol=1e-6)  # one of 2 atoms of 3 channels
+    expected = np.asarray(drawn[1, ..., 1]) / np.linalg.norm(drawn[1, ..., 1])
+    np.testing.assert_allclose(after.dictionary[1, ..., 1], expected, rtol=1e-5)
+    assert not after.energy[1, :, 1].any() and not after.energy[:, 1, 1].any()
+    assert not after.cross[1, ..., 1].any()
+    kept = np.ones((2, 3), bool)
+    kept[1, 1] = False
+    for atom, channel in np.argwhere(kept):
+        at = (atom, ..., channel)
+        np.testing.assert_array_equal(after.dictionary[at], dictionary[at])
+        np.testing.assert_array_equal(after.cross[at], 1.0)
+        np.testing.assert_array_equal(
+            after.energy[atom, atom, channel], energy[atom, atom, channel]
+        )
+    full = state._replace(energy=jnp.ones_like(energy))
+    same, none = jax.jit(replace_unused, static_argnums=1)(full, lambda: drawn)
+    assert none == 0.0
+    np.testing.assert_array_equal(same.dictionary, dictionary)
+
+
+@pytest.mark.parametrize("count", [1, 8, 256, 100_000])
+def test_fading_is_the_formula(count):
+    for step in (0, 1, 7, 300):
+        t = step + 1.0
+        theta = t * count if t < count else count**2 + t - count
+        expected = (theta + 1.0 - count) / (theta + 1.0)
+        np.testing.assert_allclose(fading(jnp.asarray(step), count), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_statistics_are_weighted_sums(texture, code):
@@ -149,11 +239,11 @@ def test_statistics_are_weighted_sums(texture, code):
         theta = t * 256.0  # as long as t < 256
         fade = (theta + 1.0 - 256.0) / (theta + 1.0)
         energy, cross = fade * energy + z.T @ z / 256, fade * cross + z.T @ rows / 256
-    kept = np.asarray(jnp.diag(states[3].code_energy) > 0.0)  # not replaced
+    kept = np.asarray(jnp.diag(states[3].energy) > 0.0)  # not replaced
     assert kept.mean() > 0.8
     both = np.ix_(kept, kept)
-    np.testing.assert_allclose(states[3].code_energy[both], energy[both], rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(states[3].code_signal[kept], cross[kept], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(states[3].energy[both], energy[both], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(states[3].cross[kept], cross[kept], rtol=1e-3, atol=1e-3)
     assert states[3].step == 3
 
 
@@ -161,35 +251,35 @@ def test_one_signal_over_and_over_has_a_closed_form():
     """One atom x / |x|: its code is |x| - penalty whatever the weights, so A and B follow."""
     signal = np.asarray([[3.0, 4.0, 0.0]], np.float32)
     signals = np.repeat(signal, 8, axis=0)
-    zero = jnp.zeros((1, 3))
-    state = Statistics(jnp.asarray(signal / 5.0), jnp.zeros((1, 1)), zero, jnp.zeros((), int))
+    state = empty(jnp.asarray(signal / 5.0))
     total = 0.0
     for t in range(1, 4):
         state, info = learner(make_coder())(KEY, state, signals)
         total = total * (t * 8 + 1 - 8) / (t * 8 + 1) + 1.0
-        np.testing.assert_allclose(state.code_energy, [[16.0 * total]], rtol=1e-5)
-        np.testing.assert_allclose(state.code_signal, 4.0 * total * signal, rtol=1e-5)
+        np.testing.assert_allclose(state.energy, [[16.0 * total]], rtol=1e-5)
+        np.testing.assert_allclose(state.cross, 4.0 * total * signal, rtol=1e-5)
         np.testing.assert_allclose(state.dictionary, signal / 5.0, rtol=1e-5)
         np.testing.assert_allclose(info["objective"], 4.5, rtol=1e-5)  # 1/2 + 4
 
 
-def test_dead_atoms_are_replaced_by_what_is_coded_worst():
+def test_unused_atoms_are_replaced_by_what_is_coded_worst():
     dictionary = jnp.eye(4)
     energy = jnp.ones((4, 4)) - jnp.diag(jnp.asarray([0.0, 1.0, 0.0, 1.0]))
-    state = Statistics(dictionary, energy, jnp.ones((4, 4)), jnp.zeros((), int))
+    state = empty(dictionary)._replace(energy=energy, cross=jnp.ones((4, 4)))
     signals = jnp.asarray([[9.0, 9.0, 0.0, 0.0], [0.0, 0.0, 2.0, 2.0]])
-    found, replaced = replace_dead(KEY, state, signals, jnp.asarray([0.0, 1.0]))
-    assert replaced == 2.0
+    draw = partial(draw_signals, KEY, signals, jnp.asarray([0.0, 1.0]), 4)
+    found, replaced = replace_unused(state, draw)
+    assert replaced == 0.5
     half = np.sqrt(0.5)
     np.testing.assert_allclose(
         found.dictionary, [[1, 0, 0, 0], [0, 0, half, half], [0, 0, 1, 0], [0, 0, half, half]]
     )
     alive = np.asarray([1.0, 0.0, 1.0, 0.0])
-    np.testing.assert_array_equal(found.code_energy, energy * alive[:, None] * alive)
-    np.testing.assert_array_equal(found.code_signal, alive[:, None] * np.ones((4, 4)))
+    np.testing.assert_array_equal(found.energy, np.asarray(energy) * alive[:, None] * alive)
+    np.testing.assert_array_equal(found.cross, alive[:, None] * np.ones((4, 4)))
 
 
-def test_dead_atoms_come_alive(texture, code):
+def test_unused_atoms_become_useful(texture, code):
     """Atoms of noise, which texture never uses, are gone after a few batches."""
     train, _, states, _ = texture
     noise = unit(np.random.default_rng(0).normal(size=(5, 64))).astype(np.float32)
@@ -238,12 +328,12 @@ def test_codes_come_from_the_coder_given():
 
     def project(dictionary, rows):
         one = jnp.ones(len(rows))
-        return Solution(rows @ dictionary.T, one, 0 * one, one, one == 1, one == 1)
+        return Solution(rows @ dictionary.T, one, one, 0 * one, one, one == 1, one == 1)
 
     state = begin_dictionary(KEY, signals, 3)
     after, info = learn(KEY, state, signals, project)
     z = signals @ state.dictionary.T
-    np.testing.assert_allclose(after.code_energy, z.T @ z / 12, rtol=1e-5)
+    np.testing.assert_allclose(after.energy, z.T @ z / 12, rtol=1e-5)
     assert info["objective"] == 1.0
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import orthogonal_mp
 
+from sparse_ad.errors import FieldError
+from sparse_ad.options import comments
 from sparse_ad.sparse import exemplars
-from sparse_ad.sparse.exemplars import Exemplars
+from sparse_ad.sparse.exemplars import ExemplarCoder, Exemplars, exemplar_coder
 
 LENGTH, COUNT = 4, 64  # one shape for nearly all that grows: it is compiled once
 ROUNDING = 2e-6  # of the largest energy; the dictionary itself allows for 8 epsilon = 1e-6
@@ -158,9 +160,9 @@ def test_errors_of_one(chunk, monkeypatch):
 
 def greedy_thinning(atoms, radius) -> list[int]:
     kept: list[int] = []
-    for place, atom in enumerate(atoms):
+    for index, atom in enumerate(atoms):
         if not kept or left_over(atoms[kept], atom[None])[0] > radius:
-            kept.append(place)
+            kept.append(index)
     return kept
 
 
@@ -199,34 +201,40 @@ def test_thin_drops_at_least_one():
 def test_thin_leaves_what_is_not_there():
     atoms = of_length_one(gaussian(40))
     atoms[10:] = 0.0
-    state = filled(atoms)._replace(count=jnp.asarray(10, jnp.int32))
+    state = filled(atoms)._reindex(count=jnp.asarray(10, jnp.int32))
     found = thinning(state, 1e-4)
     assert found.count == 10
     np.testing.assert_array_equal(found.atoms, atoms)
 
 
+def coded(atoms: np.ndarray, signals: np.ndarray, nonzeros: int):
+    coder = jax.jit(exemplar_coder(ExemplarCoder(nonzeros)))
+    return jax.tree.map(np.asarray, coder(atoms, signals))
+
+
 def test_one_nonzero_is_the_best_there_is():
     atoms, signals = of_length_one(gaussian(12, 8, seed=1)), gaussian(50, 8)
-    found = np.asarray(exemplars.pursue(jnp.asarray(atoms), jnp.asarray(signals), 1))
-    assert found.shape == signals.shape
+    solution = coded(atoms, signals, 1)
+    assert solution.code.shape == (50, 12) and solution.error.shape == (50,)
     every = np.stack([signals - (signals @ a)[:, None] * a for a in atoms.astype(np.float64)])
     best = (every**2).sum(2).argmin(0)
-    np.testing.assert_allclose(found, every[best, np.arange(50)], atol=1e-5)  # float32 products
+    left = signals - solution.code @ atoms
+    np.testing.assert_allclose(left, every[best, np.arange(50)], atol=1e-5)  # float32 products
     errors = exemplars.errors_of_one(jnp.asarray(atoms), jnp.asarray(signals))
-    np.testing.assert_allclose((found**2).sum(1), errors, atol=1e-5 * (signals**2).sum(1).max())
+    np.testing.assert_allclose(solution.error, errors, atol=1e-5 * (signals**2).sum(1).max())
 
 
 @pytest.mark.parametrize(("nonzeros", "chunk"), [(2, 16), (3, 16), (8, exemplars.CHUNK)])
 def test_pursuit_equals_scikit_learn(nonzeros, chunk, monkeypatch):
     monkeypatch.setattr(exemplars, "CHUNK", chunk)  # 50 signals are no multiple of 16
     atoms, signals = of_length_one(gaussian(12, 8, seed=1)), gaussian(50, 8)
-    pursue = jax.jit(lambda atoms, signals: exemplars.pursue(atoms, signals, nonzeros))
-    found = pursue(atoms, signals)
+    solution = coded(atoms, signals, nonzeros)
     exact = atoms.astype(np.float64)
     code = orthogonal_mp(exact.T, signals.T.astype(np.float64), n_nonzero_coefs=nonzeros)
-    expected = signals - code.T @ exact
     # float32 Gram-Schmidt against float64 least squares: rounding by the condition of the atoms
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(solution.code, code.T, atol=1e-4)
+    left = ((signals - code.T @ exact) ** 2).sum(1)
+    np.testing.assert_allclose(solution.error, left, atol=1e-5 * (signals**2).sum(1).max())
 
 
 def test_pursuit_beyond_what_the_atoms_span():
@@ -235,47 +243,11 @@ def test_pursuit_beyond_what_the_atoms_span():
     atoms[:2] = of_length_one(gaussian(2, 8))
     atoms[2] = atoms[1]
     signals = gaussian(20, 8, seed=3)
-    found = exemplars.pursue(jnp.asarray(atoms), jnp.asarray(signals), 4)
+    solution = coded(atoms, signals, 4)
     code = np.linalg.lstsq(atoms[:2].T, signals.T, rcond=None)[0]
-    np.testing.assert_allclose(found, signals - code.T @ atoms[:2], atol=1e-5)  # float32
-
-
-def correlated() -> np.ndarray:
-    mix = np.eye(6) + 0.2 * np.random.default_rng(2).normal(size=(6, 6))
-    return (gaussian(500, 6) @ mix + 3.0).astype(np.float32)
-
-
-@pytest.mark.parametrize("shrinkage", [1e-7, 0.1, 10.0])
-def test_whitening(shrinkage):
-    vectors = correlated()
-    mean, axes = exemplars.whitening(jnp.asarray(vectors), shrinkage)
-    exact = vectors.astype(np.float64)
-    np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-5)
-    before = np.cov(exact.T, bias=True)
-    found = np.cov(((exact - np.asarray(mean)) @ np.asarray(axes)).T, bias=True)
-    if shrinkage == 1e-7:
-        # float32 eigenvalues are exact to 1e-6 of the largest, here 10 times the smallest or so.
-        np.testing.assert_allclose(found, np.eye(6), atol=1e-3)
-    values = np.linalg.eigvalsh(before)
-    expected = values / (values + shrinkage * values.mean())
-    np.testing.assert_allclose(np.sort(np.linalg.eigvalsh(found)), np.sort(expected), atol=1e-3)
-    # The spectrum of C (C + s I)^-1, and its axes: W W^T is the inverse of what is shrunk.
-    inverse = np.linalg.inv(before + shrinkage * values.mean() * np.eye(6))
-    np.testing.assert_allclose(np.asarray(axes) @ np.asarray(axes).T, inverse, rtol=1e-3, atol=1e-3)
-
-
-def test_no_whitening_is_the_identity():
-    mean, axes = exemplars.whitening(jnp.asarray(correlated()), 0.0)
-    np.testing.assert_array_equal(mean, np.zeros(6))
-    np.testing.assert_array_equal(axes, np.eye(6))
-
-
-def test_whitening_of_too_little():
-    """Fewer vectors than values, and equal ones."""
-    for vectors in (gaussian(3, 6), np.ones((5, 6), np.float32)):
-        mean, axes = exemplars.whitening(jnp.asarray(vectors), 0.1)
-        assert np.isfinite(axes).all() and np.linalg.matrix_rank(axes) == 6
-        np.testing.assert_allclose(mean, vectors.mean(0), rtol=1e-5, atol=1e-6)
+    expected = signals - code.T @ atoms[:2]
+    np.testing.assert_allclose(signals - solution.code @ atoms, expected, atol=1e-5)  # float32
+    np.testing.assert_allclose(solution.error, (expected**2).sum(1), rtol=1e-4)
 
 
 def test_the_state_keeps_its_shape_and_nothing_is_random():
@@ -286,3 +258,18 @@ def test_the_state_keeps_its_shape_and_nothing_is_random():
     assert state.count.dtype == jnp.int32 and state.atoms.dtype == jnp.float32
     for leaf, other in zip(state, add(begin(16), signals), strict=True):
         np.testing.assert_array_equal(leaf, other)
+
+
+def test_codes_are_not_kept_where_only_errors_are_asked_for():
+    """Codes of all signals would be ten times the signals themselves."""
+    atoms, signals = jnp.zeros((640, 16)), jnp.zeros((50_000, 16))
+    coder = exemplar_coder(ExemplarCoder(3))
+    errors = jax.jit(lambda atoms, signals: coder(atoms, signals).error)
+    memory = errors.lower(atoms, signals).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 50_000 * 640 * 4 / 2
+
+
+def test_options():
+    with pytest.raises(FieldError, match=r"^nonzeros = 0"):
+        ExemplarCoder(0)
+    assert all(comments(ExemplarCoder).values())

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -93,3 +94,29 @@ def test_missing_and_broken_json_are_named(tmp_path):
     (tmp_path / "half.json").write_text('{"a": ')
     with pytest.raises(UserError, match=r"half\.json.*not JSON"):
         files.read_json(tmp_path / "half.json")
+
+
+def test_missing_fields_are_named(tmp_path):
+    files.write_json(tmp_path / "x.json", {"a": 1, "b": None})
+    assert files.read_fields(tmp_path / "x.json", ("a", "b")) == {"a": 1, "b": None}
+    with pytest.raises(UserError, match=r"x\.json: c is missing"):
+        files.read_fields(tmp_path / "x.json", ("a", "c"))
+    files.write_json(tmp_path / "x.json", [1])
+    with pytest.raises(UserError, match=r"x\.json: is \[1\], expected dict"):
+        files.read_fields(tmp_path / "x.json", ("a",))
+
+
+class Point(NamedTuple):
+    x: float
+    label: str = "none"
+
+
+def test_json_is_read_as_a_kind(tmp_path):
+    path = tmp_path / "point.json"
+    files.write_json(path, Point(1.5, "a"))
+    assert files.read_json(path, Point) == Point(1.5, "a")
+    path.write_text('{"x": "wide"}')
+    with pytest.raises(UserError) as error:
+        files.read_json(path, Point)
+    message = f"{path}: x is 'wide', expected int | float: delete the file and run again"
+    assert str(error.value) == message

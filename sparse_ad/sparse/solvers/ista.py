@@ -1,14 +1,14 @@
-"""ISTA: gradient steps followed by soft thresholding."""
+"""ISTA: gradient steps followed by soft thresholding. When it stops: `stopping.py`."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.sparse.descent import descend
-from sparse_ad.sparse.lasso import Lasso, Solution, product, soft_threshold, spectral_bound
+from sparse_ad.sparse.problems import Lasso, Solution, product, soft_threshold, spectral_bound
+from sparse_ad.sparse.solvers.stopping import descend
 
 
 def ista(
-    lasso: Lasso,
+    problem: Lasso,
     start: Float[Array, " k"] | None = None,
     *,
     max_steps: int,
@@ -19,19 +19,18 @@ def ista(
 
         z <- shrink(z + (D x - z G) / L, penalty / L),   G = D D^T, L >= its largest eigenvalue
 
-    Errors: none under jit; see `descend` for how it stops.
     Source: Daubechies, Defrise & De Mol (2004); Beck & Teboulle (2009), Eq. (1.4).
     """
-    gram = product(lasso.dictionary, lasso.dictionary.T)
-    correlation = product(lasso.dictionary, lasso.signal)
+    gram = product(problem.dictionary, problem.dictionary.T)
+    correlation = product(problem.dictionary, problem.signal)
     rate = 1.0 / spectral_bound(gram)
 
     def advance(code):
         moved = code + rate * (correlation - product(code, gram))
-        return soft_threshold(moved, rate * lasso.penalty, nonnegative)
+        return soft_threshold(moved, rate * problem.penalty, nonnegative)
 
     return descend(
-        lasso,
+        problem,
         jnp.zeros_like(correlation) if start is None else start,
         advance,
         lambda code: code,

@@ -1,0 +1,1 @@
+"""Configs: each composes the options of one run; `launch.py --config=FILE --help` lists them."""

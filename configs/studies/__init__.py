@@ -1,0 +1,1 @@
+"""Configs of studies: grids of detectors, data and seeds."""

@@ -1,0 +1,62 @@
+"""What a fit needs to know: the detector, how images are read, the schedule, the seed."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_ad.data.decode import CHANNELS
+from sparse_ad.data.images import Images
+from sparse_ad.errors import require
+from sparse_ad.types import Key, Method, State
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The schedule of a fit. A network's learning rate is an option of its detector."""
+
+    batch_size: int = 16  # images in a step; a multiple of the number of devices
+    epochs: float = 4.0  # over the training images; may be a fraction
+    checkpoint_seconds: float = 60.0  # between two checkpoints; 0: after every step
+    # decoded images, in GB, that stay on the devices; larger sets are streamed; 0: always streamed
+    resident_gb: float = 2.0
+
+    def __post_init__(self):
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
+        finite = 0 < self.epochs < math.inf
+        require(finite, "epochs", self.epochs, "must be positive and finite")
+        remedy = "must be 0 (each step) or more"
+        between = self.checkpoint_seconds
+        require(between >= 0, "checkpoint_seconds", between, remedy)
+        remedy = "must be 0 (keep no images) or more"
+        require(self.resident_gb >= 0, "resident_gb", self.resident_gb, remedy)
+
+
+class Setup(NamedTuple):
+    """A fit before it has seen any data."""
+
+    method: Method
+    images: Images  # how they are read: size, color, workers
+    options: Fit
+    seed: int
+
+    def steps(self, count: int) -> int:
+        """Returns how many batches the epochs over `count` images take."""
+        return math.ceil(self.options.epochs * count / self.options.batch_size)
+
+    def keys(self) -> tuple[Key, Key, Key]:
+        """Returns the keys of the beginning, of all steps, and of the end of the fit."""
+        first, steps, last = jax.random.split(jax.random.key(self.seed), 3)
+        return first, steps, last
+
+    def state_like(self) -> State:
+        """Returns the shapes and types of the detector's state, without any data.
+
+        Raises: UserError where images and detector do not go together.
+        """
+        shape = (self.options.batch_size, *self.images.size, CHANNELS[self.images.color])
+        images = jax.ShapeDtypeStruct(shape, jnp.float32)
+        maps = jax.eval_shape(self.method.features.extract, images)
+        return jax.eval_shape(self.method.init, jax.random.key(0), maps)
