@@ -43,23 +43,23 @@ RESULTS = {"run": "results.json", "evaluate": "results.json", "study": "study.js
 
 def main(_) -> None:
     from sparse_ad import stages
-    from sparse_ad.experiment import read_experiment
     from sparse_ad.studies import run as studies
     from sparse_ad.system.command_line import require_kind
     from sparse_ad.system.files import read_json, write_json
 
     config, mode = CONFIG.value, MODE.value
     require_kind(config, mode == "study")
-    folder = Path(WORKDIR.value or f"runs/{config.name}")
+    options = options_of(config)
+    folder = Path(WORKDIR.value or f"runs/{options.name}")
     if mode == "study":
-        studies.run(config, folder)
+        studies.run(options, folder)
     elif mode == "predict":
         images = stages.require_directory("input", INPUT.value)
         output = Path(OUTPUT.value or folder / "predictions")
-        stages.predict(read_experiment(config), folder, images, output)
+        stages.predict(options, folder, images, output)
     else:
         work = {"run": stages.run, "fit": stages.fit, "evaluate": stages.evaluate_fitted}
-        work[mode](read_experiment(config), folder)
+        work[mode](options, folder)
     if RECORD.value and mode in RESULTS:
         write_json(RECORD.value, read_json(folder / RESULTS[mode]))
 
@@ -89,11 +89,20 @@ def parse(argv: list[str]) -> list[str]:
         command_line.check_fields(argv)
         rest = flags.FLAGS(argv)
         if HELP & set(sys.argv):
-            show_help(command_line.format_options(CONFIG.value))
+            show_help(command_line.format_options(options_of(CONFIG.value)))
         return rest
     except (flags.Error, UserError) as error:
         fail(error)
         raise
+
+
+def options_of(config):
+    """Returns the options that a config holds: those of a study or of an experiment."""
+    from sparse_ad.experiment import read_experiment
+    from sparse_ad.options import read
+    from sparse_ad.studies.grid import Study
+
+    return read(Study, config) if "rows" in config else read_experiment(config)
 
 
 def show_help(options: str) -> None:

@@ -32,6 +32,7 @@ import numpy as np
 import peers
 import spams
 from sklearn.decomposition import sparse_encode
+from sparse_ad.sparse.solvers.gram import learning_solver, tiny_solver
 
 from sparse_ad import methods, stages
 from sparse_ad.data.sources.generated import generate
@@ -40,7 +41,6 @@ from sparse_ad.features.backbones import build_backbone
 from sparse_ad.features.weights import load_weights
 from sparse_ad.patches import extract, top_rows
 from sparse_ad.sparse.channels import code_map, learn_channels
-from sparse_ad.sparse.solvers.gram import learning_solver, tiny_solver
 
 PENALTY, ATOMS, NONZEROS, SIZE, STRIDE, TOP = 1.0, 5, 3, 8, 2, 5
 EVERY = 16  # scikit-learn codes each 16th channel: all would take minutes

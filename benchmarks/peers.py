@@ -18,6 +18,7 @@ import numpy as np  # noqa: E402
 from skimage import data  # noqa: E402
 
 from configs.base import get_config  # noqa: E402
+from sparse_ad.report.tables import text  # noqa: E402
 from sparse_ad.sparse.coder import sparse_coder  # noqa: E402
 from sparse_ad.sparse.dictionary import begin_dictionary, learn  # noqa: E402
 from sparse_ad.system import environment  # noqa: E402
@@ -119,19 +120,14 @@ def copy_rate() -> float:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Returns rows as text in columns; numbers with 3 digits, "-" for what is not known."""
-
-    def show(value):
-        if value is None:
-            return "-"
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
-
     names = list(rows[0])
-    lines = [names, *([show(row.get(name)) for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
-    aligned = (
-        "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
-    )
-    return "\n".join(aligned)
+    return text(names, [[_show(row.get(name)) for name in names] for row in rows], ">" * len(names))
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def record(path: Path, rows: Sequence[dict[str, Any]], **more) -> None:

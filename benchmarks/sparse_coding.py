@@ -21,8 +21,8 @@ import peers
 import spams
 from scipy.sparse import csc_matrix
 from sklearn.decomposition import sparse_encode
-
 from sparse_ad.sparse.descent import CHECK_EVERY
+
 from sparse_ad.sparse.solvers import SOLVERS
 
 MAX_STEPS = 20_000

@@ -9,9 +9,9 @@ is "AE (L2)" in "MVTec AD", CVPR 2019, and in the tables of the MLF-SC paper.
 
 The ninth convolution covers the whole grid of 8x8: here it is the dense layer to the latent.
 Differs: crops are not drawn at random but cut at fixed positions (see methods/lifts/tiles.py), 9
-of each 256x256 image, and an epoch sees each once; 16 images, 144 crops, make a batch where the paper has
-128 crops. Images are in 0..1. The image score is the largest pixel residual, since a defect is
-small; the paper segments only. For whole images, --config.data.size="(128,128)" and
+of each 256x256 image, and an epoch sees each once; 16 images, 144 crops, make a batch where the
+paper has 128 crops. Images are in 0..1. The image score is the largest pixel residual, since a
+defect is small; the paper segments only. For whole images, --config.data.size="(128,128)" and
 --config.tiles.size="()".
 
 magnetic_tile     a folder, its root to be given

@@ -17,8 +17,8 @@ improved          ours: activations of one deep layer behind its ReLU, to the po
 improved_resnet18, improved_efficientnet   the same with other networks.
 
 Mapping: `coder.penalty` is the paper's alpha in the scaling of its Eq. (1); `coder.nonzeros` the
-code's n_nonzero_coefs. Differs: dictionaries are learned online (Mairal et al. 2010) from batches of 16
-images, where the code fits scikit-learn's mini-batch learner on all patches at once.
+code's n_nonzero_coefs. Differs: dictionaries are learned online (Mairal et al. 2010) from batches
+of 16 images, where the code fits scikit-learn's mini-batch learner on all patches at once.
 
 COMMAND  python launch.py --config=configs/mlf_sc.py:published_code --config.data.root=DIR
 MINUTES  on 2 cores: 4 to 6 for the 1,344 images of magnetic_tile

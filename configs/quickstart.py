@@ -9,7 +9,7 @@ MINUTES  on 2 cores: 2 to 3, after 90 MB of images and 61 MB of weights are fetc
 Published: nothing comparable. Ours: results/quickstart/elpv.json, shown in the README.
 """
 
-from configs.mlf_sc import VARIANTS
+from configs import mlf_sc
 from sparse_ad.data.sources.elpv import Elpv
 from sparse_ad.experiment import Experiment
 from sparse_ad.fitting.setup import Fit
@@ -18,7 +18,7 @@ from sparse_ad.options import section
 
 def get_config():
     """Returns the improved variant on ELPV."""
-    features, method = VARIANTS["improved"]
+    features, method = mlf_sc.VARIANTS["improved"]
     data = Elpv(color="rgb")
     experiment = Experiment("quickstart", 0, data, features, method=method, fit=Fit(epochs=1.0))
     return section(experiment)

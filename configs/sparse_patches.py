@@ -4,8 +4,8 @@ Source: Imamura et al., MLF-SC, section 4: 16x16 patches, stride 4, 200 atoms, a
 sum of the 5 largest patch errors (section 3.2).
 
 Mapping: `coder.penalty` is the paper's alpha, in the scaling 1/2 ||x - zD||^2 + alpha ||z||_1 of
-its Eq. (1). The paper does not say how pixels are scaled, which alpha depends on. Here images are grey,
-the mean of each patch is removed, and patches are divided by their common std. The paper
+its Eq. (1). The paper does not say how pixels are scaled, which alpha depends on. Here images are
+grey, the mean of each patch is removed, and patches are divided by their common std. The paper
 learns with alpha against ||x - zD||^2, without the half, in Eq. (2); here both are Eq. (1).
 
 COMMAND  python launch.py --config=configs/sparse_patches.py --config.data.root=mvtec_ad/carpet

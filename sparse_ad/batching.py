@@ -1,11 +1,15 @@
 """Loops over images whose results have the same bits whatever batch an image came in."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
+
+from sparse_ad.errors import UserError, require
+from sparse_ad.types import Features, Maps
 
 
 def for_each(function: Callable, images: PyTree[Array, "n ..."], together: int = 1):
@@ -17,6 +21,15 @@ def for_each(function: Callable, images: PyTree[Array, "n ..."], together: int =
     if together == 1:
         return one_by_one(function, images)
     return in_groups(jax.vmap(function), images, together)
+
+
+def batched(function: Callable, together: int = 1) -> Callable:
+    """Returns (params, images [n ...]) -> function(params, one image) of all images."""
+    return partial(_batched, function, together)
+
+
+def _batched(function: Callable, together: int, params, images: PyTree[Array, "n ..."]):
+    return for_each(partial(function, params), images, together)
 
 
 def one_by_one(function: Callable, images: PyTree[Array, "n ..."]):
@@ -56,3 +69,17 @@ def in_groups(function: Callable, images: PyTree[Array, "n ..."], size: int):
     count = jax.tree.leaves(images)[0].shape[0]
     results = one_by_one(function, jax.tree.map(cut, images))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], results)
+
+
+def only(maps: Maps) -> Float[Array, "*n h w c"]:
+    """Returns the one map there is. Errors: UserError where there are several."""
+    remedy = f"leaves the maps of {', '.join(maps)} apart, and this method wants one; set it True"
+    require(len(maps) == 1, "features.fuse", False, remedy)
+    return next(iter(maps.values()))
+
+
+def require_pixels(features: Features) -> None:
+    """Raises UserError unless the features are the images themselves."""
+    if not features.raw:
+        remedy = "this detector reconstructs images, not the maps of a network; choose pixels"
+        raise UserError(f"features = {features.identity!r}: {remedy}")

@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from sparse_ad.errors import require
 
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of a computation, by name
+
 
 @cache
 def mesh() -> Mesh:

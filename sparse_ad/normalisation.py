@@ -1,6 +1,10 @@
-"""What is taken out of patches before they are modelled: mean, contrast, unit."""
+"""What is removed from patches before they are modelled: their mean, their contrast, a unit.
+
+(x / u - offset) / contrast        for a patch x of an image with unit u
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -8,51 +12,96 @@ from jaxtyping import Array, Float
 
 from sparse_ad.errors import require_choice
 
-SCALES = ("global", "image", "patch", "none")
-GREY_LEVEL = 1.0 / 255.0  # less contrast than this is noise, and is not blown up
+GREY_LEVEL = 1.0 / 255.0  # less contrast than this is noise, and is not amplified
 
 
-class Normalisation(NamedTuple):
-    """How images and patches are normalised, and how that is undone."""
+@dataclass(frozen=True)
+class Normalise:
+    """How images and patches are normalised: (x / u - offset) / contrast of a patch x.
 
-    measure: Callable[[Float[Array, "m d"]], Float[Array, ""]]  # raw patches -> the common unit
-    unit: Callable[[Float[Array, ""], Float[Array, "h w c"]], Float[Array, ""]]  # of one image
-    split: Callable  # patches [... d] -> vectors [... d], offset [... 1], contrast [... 1]
-
-
-def deviation(values: Float[Array, "... d"]) -> Float[Array, "... 1"]:
-    """Returns the root mean square along the last axis, at least one grey level."""
-    spread = jnp.sqrt(jnp.mean(values**2, axis=-1, keepdims=True))
-    return jnp.maximum(spread, GREY_LEVEL)
-
-
-def normalisation(config) -> Normalisation:
-    """Returns the normalisation that `remove_mean` and `scale` describe.
-
-    A patch x of an image with unit u becomes (x / u - offset) / contrast. scale: "global": u is
-    the deviation of patches drawn from the first batch of training images; "image": the image's
-    own standard deviation, where exposure varies; "patch": contrast is each patch's own deviation
-    (contrast normalisation); "none": u = contrast = 1.
-
-    Errors: UserError that names the field, its value and the choices.
+    offset is the mean of the patch, or 0. The scale says what u and contrast are. "global": u is
+    the RMS of patches drawn from the first training images, offset removed; "image": the std of
+    the image, where exposure varies; "patch": contrast is the RMS of the patch itself, offset
+    removed; "none": neither divides. What does not divide is 1.
     """
-    require_choice("method.scale", config.scale, SCALES)
 
-    def split(patches):
-        mean = jnp.mean(patches, axis=-1, keepdims=True)
-        offset = mean if config.remove_mean else jnp.zeros_like(mean)
-        centred = patches - offset
-        contrast = deviation(centred) if config.scale == "patch" else jnp.ones_like(mean)
-        return centred / contrast, offset, contrast
+    remove_mean: bool = True  # of each patch
+    scale: str = "global"  # global | image | patch | none: whose contrast is divided out
 
-    def measure(patches):
-        if config.scale != "global":
-            return jnp.ones((), patches.dtype)
-        return deviation(split(patches)[0].ravel())[0]
+    def __post_init__(self):
+        require_choice("scale", self.scale, SCALES)
 
-    def unit(common, image):
-        if config.scale != "image":
-            return common
-        return deviation((image - jnp.mean(image)).ravel())[0]
 
-    return Normalisation(measure, unit, split)
+class Scale(NamedTuple):
+    """The three divisors; all but one are 1."""
+
+    of_training: Callable[[Float[Array, "m d"]], Float[Array, ""]]  # patches without their offsets
+    of_image: Callable[[Float[Array, ""], Float[Array, "h w c"]], Float[Array, ""]]
+    of_patch: Callable[[Float[Array, "... d"]], Float[Array, "... 1"]]  # without their offsets
+
+
+def rms(values: Float[Array, "*n d"]) -> Float[Array, "*n 1"]:
+    """Returns the root mean square along the last axis, at least one grey level."""
+    return jnp.maximum(jnp.sqrt(jnp.mean(values**2, axis=-1, keepdims=True)), GREY_LEVEL)
+
+
+def rms_of_all(values: Float[Array, "..."]) -> Float[Array, ""]:
+    """Returns the root mean square of all values, at least one grey level."""
+    return rms(values.ravel())[0]
+
+
+def image_std(training_unit: Float[Array, ""], image: Float[Array, "h w c"]) -> Float[Array, ""]:
+    """Returns the std of an image, at least one grey level."""
+    return rms_of_all(image - jnp.mean(image))
+
+
+def keep(training_unit: Float[Array, ""], image: Float[Array, "h w c"]) -> Float[Array, ""]:
+    """Returns the unit that all images have in common."""
+    return training_unit
+
+
+def one(values: Float[Array, "..."]) -> Float[Array, ""]:
+    """Returns 1."""
+    return jnp.ones((), values.dtype)
+
+
+def ones(values: Float[Array, "*n d"]) -> Float[Array, "*n 1"]:
+    """Returns 1 for each vector."""
+    return jnp.ones((*values.shape[:-1], 1), values.dtype)
+
+
+SCALES = {
+    "global": Scale(rms_of_all, keep, ones),
+    "image": Scale(one, image_std, ones),
+    "patch": Scale(one, keep, rms),
+    "none": Scale(one, keep, ones),
+}
+
+
+class Normalised(NamedTuple):
+    """Patches (in units of their image) as vectors: patch = vector * contrast + offset."""
+
+    vectors: Float[Array, "*n d"]
+    offset: Float[Array, "*n 1"]
+    contrast: Float[Array, "*n 1"]
+
+
+def normalise(options: Normalise, patches: Float[Array, "*n d"]) -> Normalised:
+    """Returns the patches without their offset and contrast."""
+    mean = jnp.mean(patches, axis=-1, keepdims=True)
+    offset = mean if options.remove_mean else jnp.zeros_like(mean)
+    centred = patches - offset
+    contrast = SCALES[options.scale].of_patch(centred)
+    return Normalised(centred / contrast, offset, contrast)
+
+
+def training_unit(options: Normalise, patches: Float[Array, "m d"]) -> Float[Array, ""]:
+    """Returns the unit that all images have in common, given patches of training images."""
+    return SCALES[options.scale].of_training(normalise(options, patches).vectors)
+
+
+def image_unit(
+    options: Normalise, common: Float[Array, ""], image: Float[Array, "h w c"]
+) -> Float[Array, ""]:
+    """Returns the unit of an image, given the common one."""
+    return SCALES[options.scale].of_image(common, image)

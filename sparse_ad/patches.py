@@ -1,31 +1,57 @@
 """From images to patches, from patch errors back to images and to one score."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from sparse_ad.errors import require, require_choice
 from sparse_ad.types import Key
 
 
-def grid(length: int, size: int, stride: int) -> np.ndarray:
+@dataclass(frozen=True)
+class ChannelPatches:
+    """The patches of a map: squares on a regular grid."""
+
+    size: int = 8  # side of a patch, in positions of the map
+    stride: int = 2  # positions between neighbouring patches
+
+    def __post_init__(self):
+        require(self.size >= 1, "size", self.size, "must be at least 1")
+        require(self.stride >= 1, "stride", self.stride, "must be at least 1")
+
+
+@dataclass(frozen=True)
+class Patches(ChannelPatches):
+    """The patches of an image: squares on a regular grid, or drawn from anywhere for fitting."""
+
+    size: int = 16  # side of a patch, in pixels or positions of the features
+    stride: int = 4  # pixels between neighbouring patches when scoring
+    per_image: int = 256  # patches drawn from each image at each step of the fit; 0: the whole grid
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.per_image >= 0, "per_image", self.per_image, "must be at least 0")
+
+
+def grid(length: int, size: int, stride: int) -> Int[np.ndarray, " patches"]:
     """Returns the first pixel of each patch along one side: 0, stride, 2 stride, ...
 
-    Errors: UserError where a patch is larger than the side, or size or stride is below 1.
+    Raises: FieldError where a patch is larger than the side, or size or stride is below 1.
     """
-    require(size >= 1, "method.patch_size", size, "must be at least 1")
-    require(stride >= 1, "method.stride", stride, "must be at least 1")
-    remedy = f"exceeds the image side of {length}; make the patch smaller or data.size larger"
-    require(size <= length, "method.patch_size", size, remedy)
+    require(size >= 1, "size", size, "must be at least 1")
+    require(stride >= 1, "stride", stride, "must be at least 1")
+    remedy = f"exceeds the image side of {length}; make the patch smaller or the images larger"
+    require(size <= length, "size", size, remedy)
     return np.arange(0, length - size + 1, stride)
 
 
-def window(length: int, size: int, stride: int) -> np.ndarray:
-    """Returns the pixels of each patch along one side: [patches size]."""
+def window(length: int, size: int, stride: int) -> Int[np.ndarray, "patches size"]:
+    """Returns the pixels of each patch along one side."""
     return grid(length, size, stride)[:, None] + np.arange(size)
 
 
@@ -55,10 +81,10 @@ def average(
     return fold(patches, shape, size, stride) / np.maximum(covered, 1.0)
 
 
-def spreading(length: int, size: int, stride: int) -> np.ndarray:
-    """Returns the matrix [length patches] that gives a pixel the mean of the patches over it.
+def spreading(length: int, size: int, stride: int) -> Float[np.ndarray, "length patches"]:
+    """Returns the matrix that gives a pixel the mean of the patches over it, along one side.
 
-    Pixels beyond the last patch take what the nearest covered pixel has.
+    Pixels beyond the last patch have the value of the nearest covered pixel.
     """
     starts = grid(length, size, stride)
     pixels = np.minimum(np.arange(length), starts[-1] + size - 1)[:, None]
@@ -70,65 +96,103 @@ def spreading(length: int, size: int, stride: int) -> np.ndarray:
 
 
 def error_map(
-    errors: Float[Array, " p"], shape: tuple[int, int], size: int, stride: int
+    errors: Float[Array, "i j"], shape: tuple[int, int], size: int, stride: int
 ) -> Float[Array, "h w"]:
     """Returns patch errors as an image: each pixel has the mean error of the patches over it.
 
     The overlap is separable, so that folding is two small matrix products.
     """
     down, across = (spreading(length, size, stride) for length in shape)
-    table = errors.reshape(down.shape[1], across.shape[1])
-    return jnp.einsum("hi,ij,wj->hw", down, table, across, precision=lax.Precision.HIGHEST)
+    return jnp.einsum("hi,ij,wj->hw", down, errors, across, precision=lax.Precision.HIGHEST)
 
 
 def resize_map(
     anomaly_map: Float[Array, "h w"], shape: tuple[int, int], border: int = 0
 ) -> Float[Array, "height width"]:
-    """Returns a map brought to another size, linearly between the centres of its cells.
+    """Returns a resized map, linear between the centres of its cells.
 
     `border` positions, which were cut from each side of the map before, are first put back: they
-    have what their nearest neighbour has.
+    have the value of their nearest neighbour.
     """
     return jax.image.resize(jnp.pad(anomaly_map, border, mode="edge"), shape, "linear")
 
 
-def top_rows(errors: Float[Array, "p c"], count: int) -> Float[Array, "count c"]:
+def image_map(
+    errors: Float[Array, "i j"],
+    patches: ChannelPatches,
+    map_shape: tuple[int, int],
+    shape: tuple[int, int],
+    border: int = 0,
+) -> Float[Array, "h w"]:
+    """Returns the patch errors of a map as an anomaly map at the size of the images.
+
+    `map_shape` is the size of the map that the patches were cut from, `shape` that of the images.
+    """
+    at_map = error_map(errors, map_shape, patches.size, patches.stride)
+    return resize_map(at_map, shape, border)
+
+
+def top_rows(errors: Float[Array, "p c"], count: int) -> Float[Array, "top c"]:
     """Returns the largest `count` of each column, or all there are, the largest first.
 
     One pass for each: for a handful many times faster than sorting on a CPU.
     """
     count = min(count, errors.shape[0])
-    places = jnp.arange(errors.shape[0])[:, None]
+    rows = jnp.arange(errors.shape[0])[:, None]
 
-    def take(turn, state):
-        left, found = state
-        found = found.at[turn].set(jnp.max(left, axis=0))
-        return jnp.where(places == jnp.argmax(left, axis=0), -jnp.inf, left), found
+    def take(index, state):
+        left, top = state
+        top = top.at[index].set(jnp.max(left, axis=0))
+        return jnp.where(rows == jnp.argmax(left, axis=0)[None], -jnp.inf, left), top
 
-    found = jnp.zeros((count, errors.shape[1]), errors.dtype)
-    return lax.fori_loop(0, count, take, (errors, found))[1]
+    top = jnp.zeros((count, errors.shape[1]), errors.dtype)
+    return lax.fori_loop(0, count, take, (errors, top))[1]
 
 
-def pooling(config) -> Callable[[Float[Array, " p"]], Float[Array, ""]]:
-    """Returns the function from an image's patch errors to its score.
+@dataclass(frozen=True)
+class Pool:
+    """How the patch errors of an image become its score.
 
-    top_sum: sum of the `top` largest (Imamura et al., section 3.2: 5); max: the largest;
-    top_mean: mean of the largest share `quantile`. Errors: UserError on a wrong field.
+    Source: Imamura et al., MLF-SC, section 3.2: the sum of the 5 largest.
     """
-    require(config.top >= 1, "method.top", config.top, "must be at least 1")
-    require(0 < config.quantile <= 1, "method.quantile", config.quantile, "must be in (0, 1]")
 
-    def top_sum(errors):
-        return jnp.sum(lax.top_k(errors, min(config.top, errors.shape[0]))[0])
+    rule: str = "top_sum"  # top_sum: of the largest; max: the largest; top_mean: of a fraction
+    top: int = 5  # of top_sum: how many of the largest errors are added
+    fraction: float = 0.01  # of top_mean: the fraction of all errors, the largest, that is averaged
 
-    def top_mean(errors):
-        if config.quantile == 1:  # all of them: no need to sort
-            return jnp.mean(errors)
-        return jnp.mean(lax.top_k(errors, max(1, round(config.quantile * errors.shape[0])))[0])
+    def __post_init__(self):
+        require_choice("rule", self.rule, RULES)
+        require(self.top >= 1, "top", self.top, "must be at least 1")
+        require(0 < self.fraction <= 1, "fraction", self.fraction, "must be in (0, 1]")
 
-    choices = {"top_sum": top_sum, "max": jnp.max, "top_mean": top_mean}
-    require_choice("method.pooling", config.pooling, choices)
-    return choices[config.pooling]
+
+def pool(options: Pool, errors: Float[Array, " p"]) -> Float[Array, ""]:
+    """Returns the score of an image, given its patch errors."""
+    return RULES[options.rule](options, errors)
+
+
+def top_sum(options: Pool, errors: Float[Array, " p"]) -> Float[Array, ""]:
+    """Returns the sum of the `top` largest errors."""
+    return jnp.sum(lax.top_k(errors, min(options.top, errors.shape[0]))[0])
+
+
+def top_mean(options: Pool, errors: Float[Array, " p"]) -> Float[Array, ""]:
+    """Returns the mean of the largest `fraction` of the errors."""
+    if options.fraction == 1:  # all of them: no need to sort
+        return jnp.mean(errors)
+    return jnp.mean(lax.top_k(errors, max(1, round(options.fraction * errors.shape[0])))[0])
+
+
+def maximum(options: Pool, errors: Float[Array, " p"]) -> Float[Array, ""]:
+    """Returns the largest error."""
+    return jnp.max(errors)
+
+
+RULES: dict[str, Callable[[Pool, Float[Array, " p"]], Float[Array, ""]]] = {
+    "top_sum": top_sum,
+    "max": maximum,
+    "top_mean": top_mean,
+}
 
 
 def draw(

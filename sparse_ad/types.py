@@ -68,10 +68,10 @@ class Scores(NamedTuple):
     info: Diagnostics = NO_DIAGNOSTICS
 
 
-Maps = dict[str, Float[Array, "*n h w c"]]
+Maps = dict[str, Float[Array | np.ndarray, "... _ _ _"]]
 """What a detector looks at, by layer: {"pixels": images}, or the maps of a frozen network.
 
-Of a batch [n h w c], or of one image [h w c].
+Of a batch [n h w c], or of one image [h w c]. Layers may differ in size.
 """
 
 
@@ -132,13 +132,13 @@ class Method(NamedTuple):
 class VectorModel(NamedTuple):
     """A model of vectors that knows nothing of images; `patchwise` lifts it to a Method.
 
-    g groups are modelled apart: one model each. Functions take many vectors at a time, so that a
-    model may order and chunk them, but a vector's result does not depend on the others.
+    Each of g groups has a model of its own. Functions take many vectors at a time, so that a model
+    may order and chunk them, but the result of a vector does not depend on the others.
     """
 
     init: Callable[[Key, Float[Array, "m g d"]], State]
     update: Callable[[Key, State, Float[Array, "m g d"]], tuple[State, dict[str, Array]]]
     finish: Callable[[Key, State], Params]
-    errors: Callable[[Params, Float[Array, "p g d"]], tuple[Float[Array, "p g"], dict[str, Array]]]
+    errors: Callable[[Params, Float[Array, "p g d"]], tuple[Float[Array, "p g"], Diagnostics]]
     reconstruct: Callable[[Params, Float[Array, "p g d"]], Float[Array, "p g d"]] | None = None
     atoms: Callable[[Params], Float[Array, "k d"]] | None = None

@@ -12,7 +12,7 @@ from PIL import Image
 from sparse_ad.errors import UserError
 from sparse_ad.types import Encoded
 
-CHANNELS = {"grey": 1, "rgb": 3}  # of each data.color
+CHANNELS = {"grey": 1, "rgb": 3}  # of each color
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as PIL's mode "L"
 
 # What PIL raises for files that are missing, cut off, or no images.
@@ -29,7 +29,8 @@ def decode(
     bilinear, antialiased (the kernel widens with the reduction), each channel in float32; an image
     of that size already is left alone. EXIF orientation is ignored, as masks know nothing of it.
     `name` stands for the image in messages where it is not a file.
-    Raises UserError that names the file when it is no image, truncated, smaller than 2x2, too
+
+    Raises: UserError that names the file when it is no image, truncated, smaller than 2x2, too
     large (PIL's decompression-bomb limit), or when its float values are not finite or not in 0..1.
     """
     pixels = _read(encoded, _name(encoded, name))
@@ -51,7 +52,8 @@ def decode_mask(
     A pixel is anomalous above 127 of 255 (masks stored as JPEG are noisy); a resized one where
     anomalous pixels cover at least half of it (box filter). A defect too thin for that keeps the
     pixels it covers most, so that no marked image ends up with an empty mask.
-    Raises UserError when it cannot be read, when its size is not `image_shape` (height, width),
+
+    Raises: UserError when it cannot be read, when its size is not `image_shape` (height, width),
     or when it holds values but none above 127, as masks stored as 0 and 1 do.
     """
     name = _name(encoded, name)
@@ -71,7 +73,10 @@ def decode_mask(
 
 
 def image_shape(encoded: Encoded, name: str = "image") -> tuple[int, int]:
-    """Returns (height, width), from the header alone. Raises UserError as `decode` does."""
+    """Returns (height, width), from the header alone.
+
+    Raises: UserError as `decode`.
+    """
     if isinstance(encoded, np.ndarray):
         return encoded.shape[:2]
     with _open(encoded, _name(encoded, name)) as image:

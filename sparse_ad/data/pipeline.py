@@ -1,6 +1,7 @@
 """Grain pipelines: examples to batches of decoded images."""
 
 import functools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,8 @@ import grain
 import numpy as np
 from jaxtyping import Float
 
-from sparse_ad.data.decode import CHANNELS, decode, decode_mask, image_shape
+from sparse_ad.data.decode import decode, decode_mask, image_shape
+from sparse_ad.data.images import Images
 from sparse_ad.errors import UserError, require
 from sparse_ad.types import Batch, Example
 
@@ -28,52 +30,58 @@ class _Record(NamedTuple):
 
 
 def training_batches(
-    examples: Sequence[Example], config, batch_size: int, seed: int, first: int = 0
+    examples: Sequence[Example], options: Images, batch_size: int, seed: int, first: int = 0
 ) -> grain.DatasetIterator[Batch]:
     """Returns an endless iterator over full batches, in `training_order`, from batch `first` on.
 
     Batches straddle epochs (and repeat images where there are fewer than `batch_size`).
-    `config` is the `data` part of a config (size, color, workers).
-    Raises UserError, on construction or while iterating, for a file that cannot be read.
+
+    Raises: UserError, on construction or while iterating, for a file that cannot be read.
     """
     _check(examples, batch_size)
-    read = functools.partial(_read_strictly, examples, config)
-    if len(examples) * _image_bytes(config) <= CACHE_BYTES:
+    read = functools.partial(_read_strictly, examples, options)
+    if len(examples) * _image_bytes(options) <= CACHE_BYTES:
         read = functools.cache(read)
     order = training_order(len(examples), seed).slice(slice(first * batch_size, None))
-    return iter(_batch(order.map(read), config, batch_size))
+    return iter(_batch(order.map(read), options, batch_size))
 
 
 def training_order(count: int, seed: int) -> grain.MapDataset[int]:
-    """Returns the endless order in which `count` images are trained on, anew in every epoch.
+    """Returns the endless order in which `count` images are trained on, shuffled in every epoch.
 
-    order[place] is the index of an image; it depends on `count` and `seed` alone.
+    order[position] is the index of an image; it depends on `count` and `seed` alone.
     """
     # Grain adds the epoch to the seed, so plain neighbouring seeds would share their epochs.
     shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return grain.MapDataset.range(count).shuffle(seed=shuffle_seed).repeat()
 
 
-def decoded_images(examples: Sequence[Example], config) -> Iterator[Float[np.ndarray, "h w c"]]:
+def decoded_images(
+    examples: Sequence[Example], options: Images
+) -> Iterator[Float[np.ndarray, "h w c"]]:
     """Yields the images of the examples in order, decoded in threads.
 
     Raises: UserError for a file that cannot be read.
     """
     _check(examples, 1)
     dataset = grain.MapDataset.range(len(examples))
-    records = _read_ahead(dataset.map(functools.partial(_read_strictly, examples, config)), config)
+    records = _read_ahead(
+        dataset.map(functools.partial(_read_strictly, examples, options)), options
+    )
     return (record.image for record in records)
 
 
-def scoring_batches(examples: Sequence[Example], config, batch_size: int) -> Iterable[Batch]:
+def scoring_batches(
+    examples: Sequence[Example], options: Images, batch_size: int
+) -> Iterable[Batch]:
     """Returns the batches of the examples in order, the last one padded (valid False, index -1).
 
     An image that cannot be read has valid False and says why in `problem`; a mask that cannot be
-    used raises UserError, because a data set with wrong masks yields wrong figures.
+    used raises UserError, because a data set with wrong masks yields wrong metrics.
     """
     _check(examples, batch_size)
-    read = functools.partial(_read_leniently, examples, config)
-    return _batch(grain.MapDataset.range(len(examples)).map(read), config, batch_size)
+    read = functools.partial(_read_leniently, examples, options)
+    return _batch(grain.MapDataset.range(len(examples)).map(read), options, batch_size)
 
 
 def _check(examples: Sequence[Example], batch_size: int) -> None:
@@ -81,21 +89,23 @@ def _check(examples: Sequence[Example], batch_size: int) -> None:
     require(len(examples) >= 1, "examples", len(examples), "there are no images to read")
 
 
-def _image_bytes(config) -> int:
-    return 4 * config.size[0] * config.size[1] * CHANNELS[config.color]
+def _image_bytes(options: Images) -> int:
+    return 4 * math.prod(options.shape)
 
 
-def _batch(dataset: grain.MapDataset, config, batch_size: int) -> grain.IterDataset[Batch]:
+def _batch(dataset: grain.MapDataset, options: Images, batch_size: int) -> grain.IterDataset[Batch]:
     collate = functools.partial(_collate, batch_size)
-    records = _read_ahead(dataset, config, 2 * batch_size)
+    records = _read_ahead(dataset, options, 2 * batch_size)
     return records.batch(batch_size, batch_fn=collate)
 
 
-def _read_ahead(dataset: grain.MapDataset, config, most: int = 128) -> grain.IterDataset[_Record]:
+def _read_ahead(
+    dataset: grain.MapDataset, options: Images, most: int = 128
+) -> grain.IterDataset[_Record]:
     """Decodes in threads, and bounds by bytes how far they run ahead."""
-    ahead = min(most, max(PREFETCH_BYTES // _image_bytes(config), config.workers, 1))
-    options = grain.ReadOptions(num_threads=config.workers, prefetch_buffer_size=ahead)
-    return dataset.to_iter_dataset(options)
+    ahead = min(most, max(PREFETCH_BYTES // _image_bytes(options), options.workers, 1))
+    threads = grain.ReadOptions(num_threads=options.workers, prefetch_buffer_size=ahead)
+    return dataset.to_iter_dataset(threads)
 
 
 def _collate(batch_size: int, records: Sequence[_Record]) -> Batch:
@@ -114,26 +124,24 @@ def _collate(batch_size: int, records: Sequence[_Record]) -> Batch:
     )
 
 
-def _read_strictly(examples: Sequence[Example], config, index: int) -> _Record:
+def _read_strictly(examples: Sequence[Example], options: Images, index: int) -> _Record:
     """Decodes one example; raises UserError when it cannot be read. Training needs no masks."""
     example = examples[index]
-    size = tuple(config.size)
-    image = decode(example.image, size, config.color, example.path)
-    unmarked = np.broadcast_to(np.False_, size)  # takes no memory
+    image = decode(example.image, options.size, options.color, example.path)
+    unmarked = np.broadcast_to(np.False_, options.size)  # takes no memory
     return _Record(image, example.label, unmarked, True, int(index), "")
 
 
-def _read_leniently(examples: Sequence[Example], config, index: int) -> _Record:
+def _read_leniently(examples: Sequence[Example], options: Images, index: int) -> _Record:
     """Decodes one example and its mask; an unreadable image becomes zeros and a problem."""
     example = examples[index]
-    size = tuple(config.size)
     try:
-        record = _read_strictly(examples, config, index)
+        record = _read_strictly(examples, options, index)
     except UserError as error:
-        blank = np.zeros((*size, CHANNELS[config.color]), np.float32)
-        return _Record(blank, example.label, np.zeros(size, bool), False, int(index), str(error))
+        blank, unmarked = np.zeros(options.shape, np.float32), np.zeros(options.size, bool)
+        return _Record(blank, example.label, unmarked, False, int(index), str(error))
     if example.mask is None:
         return record
     shape = image_shape(example.image, example.path)
-    mask = decode_mask(example.mask, size, shape, f"mask of {example.path}")
+    mask = decode_mask(example.mask, options.size, shape, f"mask of {example.path}")
     return record._replace(mask=mask)

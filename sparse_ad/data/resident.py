@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from tqdm import tqdm
 
-from sparse_ad.data.decode import CHANNELS
+from sparse_ad.data.images import Images
 from sparse_ad.data.pipeline import decoded_images
 from sparse_ad.types import Example
 
@@ -20,18 +20,19 @@ Held = UInt8[Array, "n h w c"] | Float[Array, "n h w c"]  # see `to_float`
 log = logging.getLogger(__name__)
 
 
-def hold_images(examples: Sequence[Example], config, limit: float) -> np.ndarray | None:
+def hold_images(examples: Sequence[Example], options: Images, limit: float) -> np.ndarray | None:
     """Returns all images decoded; None where that takes more than `limit` bytes.
 
-    As bytes, one a value, while they tell all that decoding gave; else as float32: images that
-    were resized, or made grey, lie between the levels of a byte. `config` is the `data` part of a
-    config (size, color, workers). Raises: UserError for a file that cannot be read.
+    As bytes, one a value, where that loses nothing; else as float32: images that were resized, or
+    made grey, lie between the levels of a byte.
+
+    Raises: UserError for a file that cannot be read.
     """
-    shape = (len(examples), *config.size, CHANNELS[config.color])
+    shape = (len(examples), *options.shape)
     if math.prod(shape) > limit:
         return None
     held = _empty(shape, np.uint8)
-    read = decoded_images(examples, config)
+    read = decoded_images(examples, options)
     for index, image in enumerate(tqdm(read, "read", len(examples), unit="image", delay=1)):
         if held.dtype == np.uint8:
             levels = np.rint(image * 255).astype(np.uint8)

@@ -27,7 +27,7 @@ def hold_out(
 
     At least one group is held out and one is kept; both parts keep the order of the input.
     `purpose` names the split, so that two splits of one seed are independent.
-    Raises UserError when there are fewer than two groups.
+    Raises: UserError when there are fewer than two groups.
     """
     sizes = Counter(example.group for example in examples)
     if len(sizes) < 2:
@@ -80,13 +80,13 @@ def split_images(
     """Returns (train, test): `count` normal images drawn one by one, and all anomalous, in test.
 
     Groups may lie on both sides: for published protocols that have it so, and for nothing else.
-    Raises UserError when that leaves no normal image to train on.
+    Raises: UserError when that leaves no normal image to train on.
     """
     normal = _normal(examples)
     if len(normal) <= count:
         raise UserError(
             f"{len(normal)} normal images: {count} of them are for the test, which leaves none to "
-            "train on; complete the data set or choose another data.split"
+            "train on; complete the data set or choose another split"
         )
     held = {example.path for example in draw(normal, count, seed, "test")}
     return (

@@ -14,19 +14,19 @@ tfds.decode.SkipDecoding()}` gives the bytes of the file instead, with all their
 
 import dataclasses
 import hashlib
+import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from sparse_ad import data
+from sparse_ad.data import Source
 from sparse_ad.data.decode import decode, image_shape
-from sparse_ad.data.sources import driver, elpv, folder, ham10000
-from sparse_ad.data.split import split_test
 from sparse_ad.errors import require
-from sparse_ad.types import Example
+from sparse_ad.types import Encoded, Example
 
-TEST_FRACTION = 0.25  # of the normal images, where a set has no split of its own
 SEED = 0
 
 
@@ -41,18 +41,17 @@ class AnyImage(tfds.features.Image):
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """What the builders share: one example type, splits train (normal images) and test.
 
-    A set without a split of its own has the one of the default config and seed 0. Images are
+    A set without a split of its own has the one of its default options and seed 0. Images are
     stored as the encoded bytes they come as; `mask` holds the encoded bytes of the mask, empty
     where there is none.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    SOURCE = elpv  # the module that reads the set
+    SOURCE: type[Source]  # the options of the set
     code_path = None  # where tfds looks for URL checksums, by a package it does not require
 
-    def _read(self) -> tuple[Sequence[Example], Sequence[Example]]:
-        """Returns (train, test)."""
-        raise NotImplementedError
+    def _source(self) -> Source:
+        return self.SOURCE()
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
@@ -65,13 +64,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.SOURCE.__doc__,
+            description=inspect.getmodule(self.SOURCE).__doc__,
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,  # in the order of the source; shuffling 1 GB wants TensorFlow
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        train, test = self._read()
+        train, test = self._source().load(SEED)
         return {"train": self._generate_examples(train), "test": self._generate_examples(test)}
 
     def _generate_examples(self, examples: Sequence[Example]) -> Iterator[tuple[int, dict]]:
@@ -80,7 +79,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield key, {**example._asdict(), "image": _to_bytes(example.image), "mask": mask}
 
 
-def _to_bytes(encoded: Path | bytes) -> bytes:
+def _to_bytes(encoded: Encoded) -> bytes:
     return encoded.read_bytes() if isinstance(encoded, Path) else encoded
 
 
@@ -95,7 +94,7 @@ class RootedBuilder(Builder, skip_registration=True):
     """A builder of images that are on disk already, in the folder `root`.
 
     The folder's name and a digest of its path name the prepared copy, so that two folders
-    prepared in one `data_dir` do not get in one another's way.
+    prepared in one `data_dir` have copies of their own.
     """
 
     def __init__(self, *, root: str | Path = "", config: RootConfig | None = None, **options):
@@ -106,37 +105,31 @@ class RootedBuilder(Builder, skip_registration=True):
             config = RootConfig(name=f"{path.name}-{digest}", root=str(path))
         super().__init__(config=config, **options)
 
-    def _read(self) -> tuple[Sequence[Example], Sequence[Example]]:
-        return self.SOURCE.split(self.SOURCE.read(Path(self.builder_config.root)), SEED)
+    def _source(self) -> Source:
+        return self.SOURCE(root=self.builder_config.root)
 
 
 class SparseAdFolder(RootedBuilder):
     """A folder laid out as MVTec AD, with the folder's own split."""
 
-    SOURCE = folder
-
-    def _read(self) -> tuple[Sequence[Example], Sequence[Example]]:
-        return folder.read(Path(self.builder_config.root))
+    SOURCE = data.Folder
 
 
 class Ham10000(RootedBuilder):
     """HAM10000, split by lesion, 100 test images of each anomalous class."""
 
     VERSION = tfds.core.Version("2.0.0")
-    SOURCE = ham10000
+    SOURCE = data.Ham10000
 
 
 class Driver(RootedBuilder):
     """State Farm distracted drivers, 16 of them in train."""
 
     VERSION = tfds.core.Version("2.0.0")
-    SOURCE = driver
+    SOURCE = data.Driver
 
 
 class Elpv(Builder):
     """ELPV solar cells, fetched on first use."""
 
-    SOURCE = elpv
-
-    def _read(self) -> tuple[Sequence[Example], Sequence[Example]]:
-        return split_test(elpv.read(), TEST_FRACTION, SEED)
+    SOURCE = data.Elpv

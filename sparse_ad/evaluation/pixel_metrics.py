@@ -1,18 +1,20 @@
-"""Quality of anomaly maps against masks, in one pass that forgets every map at once.
+"""Pixel metrics: AUROC and AUPRO of anomaly maps against masks; maps are not kept.
 
 Each map becomes a sparse histogram over at most 65,536 bins: memory grows neither with the
 resolution nor with the pixels, and a bootstrap over images is a matrix product.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage, sparse
 from tqdm import tqdm
 
-from sparse_ad.evaluation import image_metrics
+from sparse_ad.evaluation.bootstrap import chunk_sizes, resample, undefined, with_interval
+from sparse_ad.evaluation.image_metrics import Values, weighted_auroc
+from sparse_ad.evaluation.results import PixelMetrics
 
 LIMITS = (0.3, 0.05)  # false-positive rates up to which AUPRO is measured
 BITS = 16  # of a float32 that make its bin: sign, 8 of exponent, 7 of mantissa
@@ -31,56 +33,72 @@ class PixelCounts(NamedTuple):
 def count_pixels(
     anomaly_map: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"], origin: float
 ) -> PixelCounts:
-    """Counts the pixels of one map by score bin, anomalous (mask True) and normal apart.
+    """Counts the pixels of one map by score bin: normal and anomalous (mask True) ones.
 
-    The bin is the top BITS of the float32 score - origin, made to order as the scores do, so a
-    bin is under 1 % of its distance to `origin` wide. With the origin at a typical normal score,
-    bins are fine where decisions fall, whatever offset and unit the detector's scores have.
+    The bin is the top BITS of the float32 score - origin, reordered so that bins ascend with the
+    scores; a bin is under 1 % of its distance to `origin` wide. With the origin at a typical normal
+    score, bins are fine where decisions fall, whatever offset and unit the detector's scores have.
     Regions are 8-connected.
 
     Source: regions as in MVTec's evaluation code (`generic_util`, `pro_curve_util`).
     """
     labels, regions = ndimage.label(mask, structure=np.ones((3, 3)))
     size = np.bincount(labels.ravel())
-    share = np.where(labels > 0, 1.0 / size[labels], 0.0)
-    place = _bin(anomaly_map, origin).ravel()
+    fraction = np.where(labels > 0, 1.0 / size[labels], 0.0)
+    bins = _bin(anomaly_map, origin).ravel()
     total, anomalous, region = (
-        np.bincount(place, weight, 1 << BITS) for weight in (None, np.ravel(mask), share.ravel())
+        np.bincount(bins, weight, 1 << BITS) for weight in (None, np.ravel(mask), fraction.ravel())
     )
     used = np.flatnonzero(total)
     return PixelCounts(used, (total - anomalous)[used], anomalous[used], region[used], regions)
 
 
-def measure_pixels(counts: Sequence[PixelCounts], resamples: int, seed: int) -> dict[str, Any]:
+def measure_pixels(counts: Sequence[PixelCounts], resamples: int, seed: int) -> PixelMetrics:
     """Measures pixel AUROC and AUPRO at LIMITS, with intervals from a bootstrap over images.
 
-    Images with and without anomalous pixels are resampled apart (stratified). Exact but for
-    scores that share a bin, which count as ties.
+    Images with and without anomalous pixels are resampled separately (stratified). Exact but for
+    scores that share a bin, which count as ties. Undefined, with the reason, without anomalous
+    regions or without normal pixels.
 
-    Returns: {"auroc": {"value", "low", "high"}, "aupro_0.3", "aupro_0.05", "images" (with
-    anomalous regions), "regions"}; values None, with the reason, where nothing can be measured.
     Differs: published AUROC and AUPRO come without intervals, often from maps at full resolution.
     """
-    names = ("auroc", *(f"aupro_{limit}" for limit in LIMITS))
-    known = {
-        "images": sum(count.regions > 0 for count in counts),
-        "regions": sum(count.regions for count in counts),
-    }
+    images = sum(count.regions > 0 for count in counts)
+    regions = sum(count.regions for count in counts)
     if reason := _missing(counts):
-        return dict.fromkeys(names, image_metrics.undefined(reason)) | known
+        return PixelMetrics(*[undefined(reason)] * 3, images, regions)
     tables = [_table(counts, field) for field in ("normal", "anomalous", "region")]
     values = _measure(*(np.asarray(table.sum(0)).ravel() for table in tables))
-    samples = np.concatenate(
-        [
-            np.stack(_measure(*(weight @ table for table in tables)), axis=-1)
-            for weight in _resampled_images(counts, tables[0].shape[1], resamples, seed)
-        ]
-    )
-    intervals = map(image_metrics.with_interval, values, samples.T)
-    return dict(zip(names, intervals, strict=True)) | known
+    weights = _resampled_images(counts, tables[0].shape[1], resamples, seed)
+    samples = [_measure(*(weight @ table for table in tables)) for weight in weights]
+    samples = map(np.concatenate, zip(*samples, strict=True))
+    return PixelMetrics(*map(with_interval, values, samples), images, regions)
 
 
-def _bin(values: Float[np.ndarray, "h w"], origin: float) -> Int[np.ndarray, "h w"]:
+def weighted_aupro(
+    normal: Float[np.ndarray, "*b l"], region: Float[np.ndarray, "*b l"], limit: float
+) -> Values:
+    """Area under the per-region-overlap curve up to the false-positive rate `limit`, over `limit`.
+
+    `region` holds 1 / (pixels of its region) for every anomalous pixel, so that its fraction above
+    a level is the overlap averaged over regions. The curve is joined by straight lines, also at
+    the limit.
+
+    Source: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 129 (2021), section 5.
+    """
+    rate, overlap = (_fraction_above(weight) for weight in (normal, region))
+    step = np.diff(rate, axis=-1)
+    inside = np.clip(limit - rate[..., :-1], 0, step)  # how much of each step is below the limit
+    slope = np.diff(overlap, axis=-1) / np.where(step > 0, step, 1)
+    return ((overlap[..., :-1] + slope * inside / 2) * inside).sum(-1) / limit
+
+
+def _fraction_above(weight: Float[np.ndarray, "*b l"]) -> Float[np.ndarray, "*b l1"]:
+    """The fraction of weight at or above each level, from none of it to all of it."""
+    above = np.cumsum(weight[..., ::-1], axis=-1) / weight.sum(-1, keepdims=True)
+    return np.concatenate([np.zeros_like(above[..., :1]), above], axis=-1)
+
+
+def _bin(values: Float[np.ndarray, "*hw"], origin: float) -> Int[np.ndarray, "*hw"]:
     """Bins that order as the scores: floats order as their bits, negative ones the other way."""
     shifted = np.asarray(values, np.float32) - np.float32(origin) + np.float32(0)  # no -0
     bits = shifted.view(np.uint32)
@@ -88,9 +106,9 @@ def _bin(values: Float[np.ndarray, "h w"], origin: float) -> Int[np.ndarray, "h 
     return (ordered >> (32 - BITS)).astype(np.int32)
 
 
-def _measure(normal, anomalous, region) -> tuple[np.ndarray, ...]:
-    aupro = (image_metrics.weighted_aupro(normal, region, limit) for limit in LIMITS)
-    return image_metrics.weighted_auroc(normal, anomalous), *aupro
+def _measure(normal, anomalous, region) -> tuple[Values, ...]:
+    aupro = (weighted_aupro(normal, region, limit) for limit in LIMITS)
+    return weighted_auroc(normal, anomalous), *aupro
 
 
 def _missing(counts: Sequence[PixelCounts]) -> str:
@@ -109,12 +127,14 @@ def _table(counts: Sequence[PixelCounts], field: str) -> sparse.csr_matrix:
     return sparse.csr_matrix((weight, column, ends), shape=(len(counts), len(used)))
 
 
-def _resampled_images(counts: Sequence[PixelCounts], width: int, resamples: int, seed: int):
-    """Chunks of how often each image was drawn, [b n]."""
+def _resampled_images(
+    counts: Sequence[PixelCounts], width: int, resamples: int, seed: int
+) -> Iterator[Float[np.ndarray, "b n"]]:
+    """Chunks of how often each image was drawn."""
     rng = np.random.default_rng(seed)
     marked = np.array([count.regions > 0 for count in counts])
-    strata = [np.flatnonzero(some) for some in (marked, ~marked) if some.any()]
+    strata = [np.flatnonzero(chosen) for chosen in (marked, ~marked) if chosen.any()]
     with tqdm(total=resamples, desc="pixel intervals", unit="resample", delay=2) as bar:
-        for size in image_metrics.chunk_sizes(resamples, max(width, len(counts))):
-            yield sum(image_metrics.resample(stratum, len(counts), size, rng) for stratum in strata)
+        for size in chunk_sizes(resamples, max(width, len(counts))):
+            yield sum(resample(stratum, len(counts), size, rng) for stratum in strata)
             bar.update(size)

@@ -1,210 +1,255 @@
-"""The protocol: a threshold from held-out normal images, then figures on the test images."""
+"""The protocol: a threshold from held-out normal images, then metrics on the test images."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from sparse_ad.devices import check_batch
+from sparse_ad.data.images import Images
 from sparse_ad.errors import UserError, require
 from sparse_ad.evaluation import image_metrics, pixel_metrics, thresholds
+from sparse_ad.evaluation.results import (
+    About,
+    Calibration,
+    CalibrationScore,
+    Counts,
+    PixelMetrics,
+    Results,
+    Scale,
+    ScoreRow,
+    Skipped,
+)
 from sparse_ad.evaluation.scoring import (
     Score,
     ScoredImage,
     check_readable,
     measure_costs,
     score_images,
+    summarise_info,
 )
-from sparse_ad.system.workdir import environment_of
 from sparse_ad.types import Example, Params, Splits
 
-Row = dict[str, Any]  # of scores.csv: path, kind, group, label, score, threshold, flagged
 NO_MAP = np.zeros((0, 0), np.float32)
 
 
-class Prediction(NamedTuple):
-    """What is said of one new image."""
+@dataclass(frozen=True)
+class Evaluation:
+    """How a fitted detector is calibrated and measured."""
 
-    row: Row  # score and flagged are None where the image could not be read
+    batch_size: int = 8  # images scored in one call; a multiple of the number of devices
+    false_alarm_rate: float = 0.05  # fraction of normal images that may be flagged, 0..1
+    bootstrap: int = 1000  # resamples behind every interval
+    max_unreadable: float = 0.05  # fraction of images that may be unreadable; more are an error
+
+    def __post_init__(self):
+        fraction = "give a fraction between 0 and 1"
+        rate, unreadable = self.false_alarm_rate, self.max_unreadable
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
+        require(0 < rate < 1, "false_alarm_rate", rate, f"{fraction}, both excluded")
+        require(self.bootstrap >= 1, "bootstrap", self.bootstrap, "must be at least 1")
+        require(0 <= unreadable <= 1, "max_unreadable", unreadable, fraction)
+
+
+class Prediction(NamedTuple):
+    """The scores of one new image."""
+
+    row: ScoreRow  # score and flagged are None where the image could not be read
     image: Float[np.ndarray, "h w c"]  # 0..1
     map: Float[np.ndarray, "h w"]
-    problem: str  # why it could not be read; "" where all is well
+    problem: str  # why it could not be read; "" if it could
 
 
-def check(config: Any) -> None:
-    """Raises UserError for a field of the `evaluation` section that is out of range."""
-    check_batch("evaluation.batch_size", config.batch_size)
-    share = "give a share between 0 and 1"
-    rate, unreadable = config.false_alarm_rate, config.max_unreadable
-    require(0 < rate < 1, "evaluation.false_alarm_rate", rate, f"{share}, both excluded")
-    require(0 <= unreadable <= 1, "evaluation.max_unreadable", unreadable, share)
-    require(config.bootstrap >= 1, "evaluation.bootstrap", config.bootstrap, "give 1 or more")
+class Measured(NamedTuple):
+    """The scored test images, as far as they are kept."""
+
+    readable: list[ScoredImage]  # without their pixels
+    skipped: tuple[Skipped, ...]
+    pixel: PixelMetrics
+    seconds: list[float]  # of the scoring calls
 
 
 def calibrate(
-    score: Score, params: Params, examples: Sequence[Example], config: Any
-) -> dict[str, Any]:
+    score: Score, params: Params, examples: Sequence[Example], images: Images, options: Evaluation
+) -> Calibration:
     """Scores held-out normal images: sets the threshold and the colour scale of heat maps.
 
-    The scale, in units of the map: `low` is the median of the images' median pixels; `limit` is
-    exceeded anywhere on a normal image at most at the false-alarm rate (the same quantile as the
-    threshold, of the maps' maxima); `high` lies as far above it again. So the upper half of the
-    colours is kept for what normal images hardly ever reach.
-
-    Returns: threshold (see `set_threshold`), scale {low, limit, high}, scores [{path, score}],
-    skipped, compile_seconds; plain values, to be kept as JSON with the fitted model.
     Raises: UserError without images, with too many unreadable ones, or scores not finite.
     """
-    require(len(examples) > 0, "calibration images", 0, "raise data.calibration_fraction")
-    seconds, images, medians, maxima = [], [], [], []
-    for image in score_images(score, params, examples, config, "calibrate", seconds):
+    if not examples:
+        raise UserError("no calibration images: raise data.calibration_fraction")
+    seconds, scored, medians, maxima = [], [], [], []
+    batches = images, options.batch_size
+    for image in score_images(score, params, examples, *batches, "calibrate", seconds):
         if not image.problem:
             medians.append(np.median(image.map))
             maxima.append(np.max(image.map))
-        images.append(_without_pixels(image))
-    skipped = check_readable(images, config.evaluation.max_unreadable)
-    rate = config.evaluation.false_alarm_rate
-    scored = [image for image in images if not image.problem]
+        scored.append(_without_pixels(image))
+    skipped = check_readable(scored, options.max_unreadable)
+    scores = [(image.example.path, image.score) for image in scored if not image.problem]
+    rate = options.false_alarm_rate
+    return Calibration(
+        threshold=thresholds.set_threshold(np.array([score for _, score in scores]), rate),
+        scale=set_scale(np.array(medians), np.array(maxima), rate),
+        scores=tuple(CalibrationScore(*each) for each in scores),
+        skipped=skipped,
+        compile_seconds=measure_costs(seconds, options.batch_size, params).compile_seconds,
+        evaluation=dataclasses.asdict(options),
+    )
+
+
+def set_scale(
+    medians: Float[np.ndarray, " m"], maxima: Float[np.ndarray, " m"], false_alarm_rate: float
+) -> Scale:
+    """Sets the colour scale from the medians and maxima of the maps of normal images.
+
+    `low` is the median of the medians; `limit` is exceeded anywhere on a normal image with at most
+    the false-alarm rate (the same quantile as the threshold, of the maxima); `high` lies as far
+    above it again. So the upper half of the colours is kept for what normal images hardly ever
+    reach.
+    """
     low = float(np.median(medians))
-    limit = max(thresholds.set_threshold(np.array(maxima), rate)["value"], low)
+    limit = max(thresholds.set_threshold(maxima, false_alarm_rate).value, low)
     margin = max(limit - low, 1e-6 * max(1.0, abs(low)))  # all maps flat: any scale will do
-    return {
-        "threshold": thresholds.set_threshold(np.array([image.score for image in scored]), rate),
-        "scale": {"low": low, "limit": low + margin, "high": low + 2 * margin},
-        "scores": [{"path": image.example.path, "score": image.score} for image in scored],
-        "skipped": skipped,
-        "compile_seconds": _costs(seconds, config, params)["compile_seconds"],
-    }
+    return Scale(low, low + margin, low + 2 * margin)
 
 
 def evaluate(
     score: Score,
     params: Params,
     splits: Splits,
-    calibration: dict[str, Any],
-    config: Any,
-    fit_record: dict[str, Any],
-) -> tuple[dict[str, Any], list[Row]]:
+    calibration: Calibration,
+    images: Images,
+    options: Evaluation,
+    seed: int,
+    about: About,
+) -> tuple[Results, list[ScoreRow]]:
     """Measures the detector on the test images at the threshold of `calibration`.
 
-    Anomalous images whose mask is not known, or marks nothing, are left out of the pixel figures
-    and counted there as `left_out`; normal ones count as normal pixels throughout. Only `oracle`
-    has seen test labels before it decided anything.
+    Only `oracle` has seen test labels before it decided anything. `seed`: of the bootstrap.
 
-    Returns: (results, rows): results as plain values for results.json, a row for each image that
-    could be read.
+    Returns: results, and a row for each image that could be read.
     Raises: UserError without test images, with too many unreadable ones (or a whole class), or
     scores not finite.
     """
-    require(len(splits.test) > 0, "test images", 0, "check data.name and data.root")
-    origin = calibration["scale"]["low"]
-    seconds, images, counts, left_out = [], [], [], 0
-    for image in score_images(score, params, splits.test, config, "evaluate", seconds):
+    if not splits.test:
+        raise UserError("no test images: check data.name and data.root")
+    measured = measure(score, params, splits.test, calibration.scale.low, images, options, seed)
+    rows = [_row(image, calibration.threshold.value) for image in measured.readable]
+    cost = measure_costs(measured.seconds, options.batch_size, params)
+    # Where calibration ran in this process, it was the one that waited for the compiler.
+    compiling = max(cost.compile_seconds, calibration.compile_seconds)
+    results = Results(
+        **about._asdict(),
+        counts=_count(splits, calibration, rows, measured.skipped),
+        threshold=calibration.threshold,
+        scale=calibration.scale,
+        **_image_quality(rows, options.bootstrap, seed),
+        pixel=measured.pixel,
+        score_info=summarise_info([image.info for image in measured.readable]),
+        cost=cost._replace(compile_seconds=compiling),
+        skipped=calibration.skipped + measured.skipped,
+    )
+    return results, rows
+
+
+def measure(
+    score: Score,
+    params: Params,
+    examples: Sequence[Example],
+    origin: float,
+    images: Images,
+    options: Evaluation,
+    seed: int,
+) -> Measured:
+    """Scores the test images and measures their maps; `origin`: see `pixel_metrics.count_pixels`.
+
+    Anomalous images whose mask is not known, or marks nothing, are left out of the pixel metrics
+    and counted there as `left_out`; normal ones count as normal pixels throughout.
+    Raises: UserError with too many unreadable images, or scores not finite.
+    """
+    seconds, scored, counts, left_out = [], [], [], 0
+    batches = images, options.batch_size
+    for image in score_images(score, params, examples, *batches, "evaluate", seconds):
         if not image.problem and image.example.label == 1 and not image.mask.any():
             left_out += 1
         elif not image.problem:
             counts.append(pixel_metrics.count_pixels(image.map, image.mask, origin))
-        images.append(_without_pixels(image))
-    skipped = check_readable(images, config.evaluation.max_unreadable)
-    scored = [image for image in images if not image.problem]
-    rows = [_row(image, calibration["threshold"]["value"]) for image in scored]
-    cost = _costs(seconds, config, params)
-    results = {
-        "name": config.name,
-        "config": config.to_dict(),
-        "environment": environment_of(config),
-        "fit": fit_record,
-        "counts": _count(splits, calibration, rows, skipped),
-        "threshold": calibration["threshold"],
-        "scale": calibration["scale"],
-        **_quality(rows, config),
-        "pixel": pixel_metrics.measure_pixels(counts, config.evaluation.bootstrap, config.seed)
-        | {"left_out": left_out},
-        "score_info": _mean_info(scored),
-        # Where calibration ran in this process, it was the one that waited for the compiler.
-        "cost": cost
-        | {"compile_seconds": max(cost["compile_seconds"], calibration["compile_seconds"])},
-        "skipped": calibration["skipped"] + skipped,
-    }
-    return results, rows
+        scored.append(_without_pixels(image))
+    skipped = check_readable(scored, options.max_unreadable)
+    readable = [image for image in scored if not image.problem]
+    pixel = pixel_metrics.measure_pixels(counts, options.bootstrap, seed)
+    return Measured(readable, skipped, pixel._replace(left_out=left_out), seconds)
 
 
 def predict(
     score: Score,
     params: Params,
     examples: Sequence[Example],
-    calibration: dict[str, Any],
-    config: Any,
+    calibration: Calibration,
+    images: Images,
+    options: Evaluation,
 ) -> Iterator[Prediction]:
     """Scores new images one after the other, flagged at the threshold of the calibration scores.
 
-    That is for the false-alarm rate of `config`, which need not be the one evaluated with.
-
-    Labels are not looked at. Raises: UserError without images, when none can be read, or when a
-    score is not finite.
+    That is for the false-alarm rate of `options`, which need not be the one evaluated with. Labels
+    are ignored. Raises: UserError without images, when none can be read, or when a score is not
+    finite.
     """
-    require(len(examples) > 0, "images to predict", 0, "give a folder that holds images")
-    scores = np.array([each["score"] for each in calibration["scores"]])
-    threshold = thresholds.set_threshold(scores, config.evaluation.false_alarm_rate)["value"]
-    problem, read = "", 0
-    for image in score_images(score, params, examples, config, "predict"):
-        read, problem = read + (not image.problem), problem or image.problem
-        yield Prediction(_row(image, threshold), image.image, image.map, image.problem)
-    if not read:
+    if not examples:
+        raise UserError("no images to predict: give a folder that holds images")
+    scores = np.array([each.score for each in calibration.scores])
+    threshold = thresholds.set_threshold(scores, options.false_alarm_rate).value
+    problem, readable = "", 0
+    batches = images, options.batch_size
+    for image in score_images(score, params, examples, *batches, "predict"):
+        readable, problem = readable + (not image.problem), problem or image.problem
+        row = _row(image, threshold)._replace(kind=None, group=None, label=None)
+        yield Prediction(row, image.image, image.map, image.problem)
+    if not readable:
         raise UserError(f"none of {len(examples)} images can be read (first: {problem})")
 
 
-def _quality(rows: Sequence[Row], config: Any) -> dict[str, Any]:
-    """The image figures: image, kinds, oracle."""
-    label, score, group = (
-        np.array([row[name] for row in rows]) for name in ("label", "score", "group")
+def _image_quality(rows: Sequence[ScoreRow], resamples: int, seed: int) -> dict[str, Any]:
+    """The fields of Results that are measured on image scores: image, kinds, oracle."""
+    label, score, group, kind = (
+        np.array([getattr(row, name) for row in rows])
+        for name in ("label", "score", "group", "kind")
     )
-    kind, bootstrap = [row["kind"] for row in rows], (config.evaluation.bootstrap, config.seed)
-    threshold = rows[0]["threshold"]
-    kinds = image_metrics.measure_kinds(label, score, group, kind, *bootstrap)
-    for name, figures in kinds.items():
-        of_kind = (label == 1) & (np.array(kind, dtype=object) == name)
-        figures["r2"] = thresholds.measure_shares(label[of_kind], score[of_kind], threshold)["r2"]
+    bootstrap = rows[0].threshold, resamples, seed
     return {
-        "image": image_metrics.measure_images(label, score, group, *bootstrap)
-        | thresholds.measure_shares(label, score, threshold),
-        "kinds": kinds,
+        "image": image_metrics.measure_images(label, score, group, *bootstrap),
+        "kinds": image_metrics.measure_kinds(label, score, group, kind, *bootstrap),
         "oracle": thresholds.find_oracle(label, score),
     }
 
 
-def _row(image: ScoredImage, threshold: float) -> Row:
-    return {
-        "path": image.example.path,
-        "kind": image.example.kind,
-        "group": image.example.group,
-        "label": image.example.label,
-        "score": None if image.problem else image.score,
-        "threshold": threshold,
-        "flagged": None if image.problem else image.score > threshold,
-    }
+def _row(image: ScoredImage, threshold: float) -> ScoreRow:
+    example = image.example
+    return ScoreRow(
+        path=example.path,
+        kind=example.kind,
+        group=example.group,
+        label=example.label,
+        score=None if image.problem else image.score,
+        threshold=threshold,
+        flagged=None if image.problem else image.score > threshold,
+    )
 
 
 def _count(
-    splits: Splits, calibration: dict[str, Any], rows: Sequence[Row], skipped: Sequence[Any]
-) -> dict[str, int]:
-    anomalous = sum(row["label"] == 1 for row in rows)
-    return {
-        "train": len(splits.train),
-        "calibration": calibration["threshold"]["calibration_images"],
-        "test_normal": len(rows) - anomalous,
-        "test_anomalous": anomalous,
-        "test_skipped": len(skipped),
-    }
-
-
-def _mean_info(scored: Sequence[ScoredImage]) -> dict[str, float]:
-    return {name: float(np.mean([image.info[name] for image in scored])) for name in scored[0].info}
-
-
-def _costs(seconds: Sequence[float], config: Any, params: Params) -> dict[str, Any]:
-    return measure_costs(seconds, config.evaluation.batch_size, params)
+    splits: Splits, calibration: Calibration, rows: Sequence[ScoreRow], skipped: Sequence[Skipped]
+) -> Counts:
+    anomalous = sum(row.label == 1 for row in rows)
+    return Counts(
+        train=len(splits.train),
+        calibration=calibration.threshold.calibration_images,
+        test_normal=len(rows) - anomalous,
+        test_anomalous=anomalous,
+        test_skipped=len(skipped),
+    )
 
 
 def _without_pixels(image: ScoredImage) -> ScoredImage:

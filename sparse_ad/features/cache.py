@@ -1,4 +1,4 @@
-"""Maps that a frozen network gave, kept on disk: later passes and runs read them."""
+"""Maps of a frozen network, kept on disk: later epochs and runs read them."""
 
 import atexit
 import contextlib
@@ -6,7 +6,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -18,11 +18,11 @@ from sparse_ad.errors import UserError
 from sparse_ad.system.files import write_bytes
 from sparse_ad.types import Features, Maps
 
-FORMAT = 1  # of entries, and of what the networks compute: raised, it makes old entries unknown
+FORMAT = 1  # of entries, and of what the networks compute; raise it, and old entries are unknown
 PARTS = (4, 2, 1)  # of a batch: what is missing is computed in one call of such a size
-SHARE = 32  # of the limit: so much is written before the folder is measured again
+MEASURED = 32  # times, until the limit is reached, that the size of the folder is measured
 
-Entry = dict[str, Float[np.ndarray, "h w c"]]  # the maps of one image, by layer
+Entry = dict[str, Float[np.ndarray, "_ _ _"]]  # the maps of one image, by layer
 
 log = logging.getLogger(__name__)
 
@@ -36,31 +36,34 @@ def cached(features: Features, folder: Path, limit_bytes: float) -> Features:
     `limit_bytes` bounds all that the folder above `folder` holds, over all features. Beyond it
     nothing more is stored, and nothing is dropped to make room: training goes round and round, so
     that the least recently used entry is the one that is needed next. A full or read-only disk
-    ends the storing, too. Each is told once, and the run goes on. Processes may share the folder;
-    each may overshoot the limit by a 32nd part.
+    ends the storing, too. Each is reported once, and the run goes on. Processes may share the
+    folder; each may overshoot the limit by a 32nd part.
 
-    Reading is quicker than computing: what such a run measures as its speed on images that it has
-    met before is not that on new ones.
+    Reading is faster than computing: the speed that such a run measures on images that it has seen
+    before is not that on new ones.
     """
     store = Store(folder, limit_bytes)
-    atexit.register(store.tell)
+    atexit.register(store.report)
+    return features._replace(extract=partial(read_or_compute, features, store))
 
-    def extract(images: Float[Array, "n h w c"]) -> Maps:
-        if isinstance(images, jax.core.Tracer):  # only shapes are asked for
-            return features.extract(images)
-        images = np.asarray(images)
-        names = [name_of(features.identity, image) for image in images]
-        found = {name: store.read(name) for name in dict.fromkeys(names)}
-        missing = [name for name, entry in found.items() if entry is None]
-        if missing:
-            computed = compute(features, images, [names.index(name) for name in missing])
-            found |= zip(missing, computed, strict=True)
-        for name in missing:
-            store.write(name, found[name])
-        entries = [found[name] for name in names]
-        return {layer: np.stack([entry[layer] for entry in entries]) for layer in entries[0]}
 
-    return features._replace(extract=extract)
+def read_or_compute(
+    features: Features, store: "Store", images: Float[Array | np.ndarray, "n h w c"]
+) -> Maps:
+    """Returns the maps of images: those in the store are read, the others computed and stored."""
+    if isinstance(images, jax.core.Tracer):  # only shapes are asked for
+        return features.extract(images)
+    images = np.asarray(images)
+    names = [name_of(features.identity, image) for image in images]
+    entries = {name: store.read(name) for name in dict.fromkeys(names)}
+    missing = [name for name, entry in entries.items() if entry is None]
+    if missing:
+        computed = compute(features, images, [names.index(name) for name in missing])
+        entries |= zip(missing, computed, strict=True)
+    for name in missing:
+        store.write(name, entries[name])
+    rows = [entries[name] for name in names]
+    return {layer: np.stack([row[layer] for row in rows]) for layer in rows[0]}
 
 
 def compute(
@@ -75,14 +78,14 @@ def compute(
     size = next(size for size in sizes if size >= len(rows))
     padded = [*rows, *rows[:1] * (size - len(rows))]
     maps = {layer: np.asarray(leaf) for layer, leaf in features.extract(images[padded]).items()}
-    return [{layer: leaf[place] for layer, leaf in maps.items()} for place in range(len(rows))]
+    return [{layer: leaf[row] for layer, leaf in maps.items()} for row in range(len(rows))]
 
 
 def name_of(identity: str, image: Float[np.ndarray, "h w c"]) -> str:
     """Returns the name of an image's entry: a hash of all that its maps depend on."""
     device = jax.local_devices()[0].device_kind
-    about = f"{FORMAT} {jax.__version__} {device} {identity} {image.shape} {image.dtype}\0"
-    digest = hashlib.sha256(about.encode())
+    header = f"{FORMAT} {jax.__version__} {device} {identity} {image.shape} {image.dtype}\0"
+    digest = hashlib.sha256(header.encode())
     digest.update(np.ascontiguousarray(image))
     return digest.hexdigest()
 
@@ -105,7 +108,7 @@ class Store:
             entry = None
         except ValueError as error:
             entry = None
-            log.info("%s: %s; it is made anew", path, error)
+            log.info("%s: %s; it is computed again", path, error)
             with contextlib.suppress(OSError):
                 path.unlink()
         self.reads += entry is not None
@@ -119,7 +122,7 @@ class Store:
         content = encode(name, entry)
         if self.room < len(content):
             free = self.limit - folder_size(self.folder.parent)
-            self.room = min(free, max(len(content), self.limit / SHARE))
+            self.room = min(free, max(len(content), self.limit / MEASURED))
         if self.room < len(content):
             remedy = "raise features.cache_gb, or delete the folder"
             self._close(f"{self.folder.parent} has reached {self.limit / 1e9:g} GB: {remedy}")
@@ -131,7 +134,7 @@ class Store:
             self._close(f"{self.folder.parent} cannot be written: {reason}")
         self.room -= len(content)
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Logs how many entries were read, and how many there were to compute."""
         if self.reads + self.misses:
             log.info("features: %d read, %d computed", self.reads, self.misses)
@@ -156,7 +159,10 @@ def encode(name: str, entry: Entry) -> bytes:
 
 
 def decode(name: str, content: bytes) -> Entry:
-    """Returns the maps in a file. Raises: ValueError where it is not as it was written."""
+    """Returns the maps in a file.
+
+    Raises: ValueError where it is not as it was written.
+    """
     size = hashlib.sha256().digest_size
     if checksum(name, content[size:]) != content[:size]:
         raise ValueError("is damaged")
@@ -165,6 +171,7 @@ def decode(name: str, content: bytes) -> Entry:
 
 
 def checksum(name: str, content: bytes) -> bytes:
+    """Returns the SHA-256 of name and content."""
     digest = hashlib.sha256(name.encode())
     digest.update(content)
     return digest.digest()

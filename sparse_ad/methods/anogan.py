@@ -5,6 +5,7 @@ Guide Marker Discovery", IPMI 2017, sections 2.1 and 2.2.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -14,18 +15,78 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float
 
-from sparse_ad.batching import in_groups
-from sparse_ad.data.decode import CHANNELS
+from sparse_ad.batching import only, require_pixels
+from sparse_ad.devices import DTYPES
 from sparse_ad.errors import require, require_choice
-from sparse_ad.methods.lifts.patchwise import only
-from sparse_ad.nets.adversarial import Game, Player, Rules, begin, play
-from sparse_ad.nets.autoencoder import DTYPES
+from sparse_ad.nets.adversarial import Gan, GanState, NetState, begin, train_step
 from sparse_ad.nets.dcgan import Discriminator, Generator, layer_widths
-from sparse_ad.nets.learner import learner
+from sparse_ad.nets.optimizer import Adam
 from sparse_ad.nets.ranges import signed, unsigned
-from sparse_ad.types import PIXELS, Features, Key, Maps, Method, Params, Scores
+from sparse_ad.types import Diagnostics, Features, Key, Maps, Method, Params, Scores, Views
 
 MOMENTUM = 0.5  # of Adam in training: Radford et al., section 4
+
+
+@dataclass(frozen=True)
+class AnoGan:
+    """The distance of an image from the nearest one that a DCGAN of normal images generates.
+
+        z* = argmin_z loss(x, z),  score = loss(x, z*),  map = |x - G(z*)|, mean over channels
+        loss(x, z) = (1 - w) sum |x - G(z)| + w sum |f(x) - f(G(z))|
+
+    where G is the generator, f the last hidden layer of the discriminator, x in -1..1, z uniform
+    in -1..1 in training, and w `discrimination_weight`; maps are in units of 0..1 pixels.
+    A search takes `search_steps` steps of Adam from each of `search_starts` points, and keeps the
+    best point that it met: more steps are never worse.
+
+    Source: Schlegl et al., Eqs. (3), (5), (6). Where they are silent, Radford et al. for training,
+    and for the search Bergmann et al., "MVTec AD", CVPR 2019, section 4.1.
+    Differs: all images share the starts, which are drawn once, so that a score does not depend on
+    the batch; and the best point stands for the last. DCGAN as nets/dcgan.py says.
+    """
+
+    latent: int = 64  # values of the noise that an image is generated from
+    # channels of the discriminator's layers, the generator's in reverse; the last is repeated for
+    # images that need more layers
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    dtype: str = "float32"  # float32 | bfloat16: of the computation; weights are float32
+    search_steps: int = 500  # of the search for an image's noise
+    search_rate: float = 0.02  # size of these steps, about
+    search_starts: int = 1  # points that the search begins at
+    discrimination_weight: float = 0.1  # w, 0 to 1: weight of the features' distance
+    optimizer: Adam = Adam(learning_rate=2e-4, weight_decay=0.0)  # of both networks
+    together: int = 8  # images searched at a time: memory against speed
+
+    def __post_init__(self):
+        require_choice("dtype", self.dtype, DTYPES)
+        remedy = "give the channels of one layer or more, each at least 1"
+        require(min(self.widths, default=0) >= 1, "widths", self.widths, remedy)
+        least = {"latent": 1, "search_steps": 0, "search_starts": 1, "together": 1}
+        for field, bound in least.items():
+            value = getattr(self, field)
+            require(value >= bound, field, value, f"must be at least {bound}")
+        weight = self.discrimination_weight
+        require(0 <= weight <= 1, "discrimination_weight", weight, "give a fraction from 0 to 1")
+        require(self.search_rate > 0, "search_rate", self.search_rate, "must be positive")
+
+    def build(self, features: Features, shape: tuple[int, int, int]) -> Method:
+        """Returns the detector for images of shape (height, width, channels).
+
+        Raises: UserError where a side is no power of two or below 32, or for maps of a network.
+        """
+        require_pixels(features)
+        widths, dtype = layer_widths(shape[:2], self.widths), DTYPES[self.dtype]
+        generator, discriminator = Generator(shape, widths, dtype), Discriminator(widths, dtype)
+        gan = Gan(generator, discriminator, self.optimizer.build(MOMENTUM))
+        return Method(
+            partial(init, gan, self),
+            partial(update, gan, self),
+            partial(finish, self),
+            partial(score, gan, self),
+            features,
+            self.together,
+            Views(reconstruct=partial(reconstruct, gan, self)),
+        )
 
 
 class Fitted(NamedTuple):
@@ -37,133 +98,111 @@ class Fitted(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How images and their generated likenesses differ."""
+    """How an image and a generated one differ."""
 
-    loss: Float[Array, " n"]
-    residual: Float[Array, " n"]
-    discrimination: Float[Array, " n"]
-    likeness: Float[Array, "n h w c"]  # -1..1
+    loss: Float[Array, ""]
+    residual: Float[Array, ""]
+    discrimination: Float[Array, ""]
+    generated: Float[Array, "h w c"]  # -1..1
 
 
-def anogan(config, features: Features, shape: tuple[int, int]) -> Method:
-    """Returns the detector for images of `shape`, each side a power of two, 32 or more.
+def init(gan: Gan, options: AnoGan, key: Key, maps: Maps) -> GanState:
+    """Returns two networks not yet trained."""
+    return begin(gan, key, jnp.zeros((1, options.latent)), signed(only(maps)[:1]))
 
-        z* = argmin_z loss(x, z),  score = loss(x, z*),  map = |x - G(z*)|, mean over channels
-        loss(x, z) = (1 - w) sum |x - G(z)| + w sum |f(x) - f(G(z))|
 
-    where G is the generator, f the last hidden layer of the discriminator, x in -1..1, z uniform
-    in -1..1 in training, and w `net.discrimination_weight`; maps are in units of 0..1 pixels.
-    A search takes `net.search_steps` steps of Adam at `net.search_rate` from each of
-    `net.search_starts` points, and keeps the best point that it saw: more steps are never worse.
-    `net.at_a_time` images are searched at once; an image's result does not depend on the others.
-    Reads also net.latent, net.widths, net.dtype, fit.learning_rate and fit.weight_decay.
+def update(
+    gan: Gan, options: AnoGan, key: Key, state: GanState, maps: Maps
+) -> tuple[GanState, dict[str, Array]]:
+    """Returns the networks after one step each, and their losses."""
+    images = signed(only(maps))
+    return train_step(gan, state, draw(key, images.shape[0], options.latent), images)
 
-    Source: Schlegl et al. 2017, Eqs. (3), (5), (6). Differs: all images share the starts, which are
-    drawn once, so that a score does not hang on the batch; and the best point stands for the last.
-    Errors: UserError that names the field, its value and the remedy.
+
+def finish(options: AnoGan, key: Key, state: GanState) -> Fitted:
+    """Returns the networks, no longer trained, and the starts of all searches."""
+    networks = (frozen(state.generator), frozen(state.discriminator))
+    return Fitted(*networks, draw(key, options.search_starts, options.latent))
+
+
+def score(gan: Gan, options: AnoGan, params: Fitted, maps: Maps) -> Scores:
+    """Returns the score of one image: the loss where the search for it ends."""
+    image = only(maps)
+    nearest = search(gan, options, params, signed(image))
+    parts = {"residual": nearest.residual, "discrimination": nearest.discrimination}
+    anomaly_map = jnp.abs(image - unsigned(nearest.generated)).mean(-1)
+    return Scores(nearest.loss, anomaly_map, Diagnostics(parts, {}))
+
+
+def reconstruct(gan: Gan, options: AnoGan, params: Fitted, maps: Maps) -> Float[Array, "h w c"]:
+    """Returns the generated image, 0..1, that is nearest to one image."""
+    return unsigned(search(gan, options, params, signed(only(maps))).generated)
+
+
+def search(gan: Gan, options: AnoGan, params: Fitted, image: Float[Array, "h w c"]) -> Comparison:
+    """Returns the best of all searches for the noise z* of one image in -1..1: see `AnoGan`.
+
+    Reads the options `search_steps`, `search_rate` and `discrimination_weight`.
     """
-    net = config.net
-    check(config, features)
-    field = "method.tile" if config.method.tile else "data.size"
-    widths, dtype = layer_widths(shape, tuple(net.widths), field), DTYPES[net.dtype]
-    generator = Generator((*shape, CHANNELS[config.data.color]), widths, dtype)
-    discriminator = Discriminator(widths, dtype)
-    rules = Rules(generator, discriminator, learner(config.fit, MOMENTUM))
-    searcher = optax.adam(net.search_rate)
-
-    def init(key: Key, maps: Maps) -> Game:
-        return begin(rules, key, jnp.zeros((1, net.latent)), signed(only(maps)[:1]))
-
-    def update(key: Key, state: Game, maps: Maps):
-        images = signed(only(maps))
-        return play(rules, state, draw(key, images.shape[0], net.latent), images)
-
-    def finish(key: Key, state: Game) -> Fitted:
-        return Fitted(*map(fixed, state), draw(key, net.search_starts, net.latent))
-
-    def search(params: Fitted, images: Float[Array, "n h w c"]) -> Comparison:
-        """Of images in -1..1."""
-        _, wanted = discriminator.apply(params.discriminator, images, train=False)
-
-        def compare(noise: Float[Array, "n l"]) -> Comparison:
-            made = generator.apply(params.generator, noise, train=False)
-            _, found = discriminator.apply(params.discriminator, made, train=False)
-            residual, discrimination = distance(images, made), distance(wanted, found)
-            weight = net.discrimination_weight
-            loss = (1 - weight) * residual + weight * discrimination
-            return Comparison(loss, residual, discrimination, made)
-
-        def search_from(start: Float[Array, " l"]):
-            noise = jnp.broadcast_to(start, (images.shape[0], net.latent))
-            return minimise(lambda noise: compare(noise).loss, noise, searcher, net.search_steps)
-
-        losses, noises = lax.map(search_from, params.starts)  # [r n], [r n l]
-        best = jnp.argmin(losses, axis=0)
-        return compare(noises[best, jnp.arange(images.shape[0])])
-
-    def score_some(params: Fitted, images: Float[Array, "n h w c"]) -> Scores:
-        found = search(params, signed(images))
-        parts = {"residual": found.residual, "discrimination": found.discrimination}
-        return Scores(found.loss, jnp.abs(images - unsigned(found.likeness)).mean(-1), parts)
-
-    def reconstruct_some(params: Fitted, images: Float[Array, "n h w c"]) -> Array:
-        return unsigned(search(params, signed(images)).likeness)
-
-    def some_by_some(function: Callable) -> Callable:
-        return lambda params, maps: in_groups(partial(function, params), only(maps), net.at_a_time)
-
-    score, reconstruct = some_by_some(score_some), some_by_some(reconstruct_some)
-    return Method(init, update, finish, score, reconstruct=reconstruct)
+    features = features_of(gan, params, image)
+    compare_with = partial(compare, gan, options.discrimination_weight, params, image, features)
+    descend = partial(
+        minimise,
+        lambda noise: compare_with(noise).loss,
+        optimizer=optax.adam(options.search_rate),
+        steps=options.search_steps,
+    )
+    losses, noises = lax.map(descend, params.starts)  # [r], [r l]
+    return compare_with(noises[jnp.argmin(losses)])
 
 
-def check(config, features: Features) -> None:
-    """Raises UserError for a field that is out of range."""
-    net = config.net
-    remedy = "choose pixels: images are generated, not the maps of a network"
-    require(features is PIXELS, "features.backbone", config.features.backbone, remedy)
-    require_choice("net.dtype", net.dtype, DTYPES)
-    for field, least in (
-        ("latent", 1),
-        ("search_steps", 0),
-        ("search_starts", 1),
-        ("at_a_time", 1),
-    ):
-        require(net[field] >= least, f"net.{field}", net[field], f"must be at least {least}")
-    weight = net.discrimination_weight
-    require(0 <= weight <= 1, "net.discrimination_weight", weight, "give a share from 0 to 1")
-    require(net.search_rate > 0, "net.search_rate", net.search_rate, "must be positive")
+def compare(
+    gan: Gan,
+    weight: float,
+    params: Fitted,
+    image: Float[Array, "h w c"],
+    features: Float[Array, "i j k"],
+    noise: Float[Array, " l"],
+) -> Comparison:
+    """Returns the loss of an image, whose features f(x) are given, and of G(noise)."""
+    generated = gan.generator.apply(params.generator, noise[None], train=False)[0]
+    residual = distance(image, generated)
+    discrimination = distance(features, features_of(gan, params, generated))
+    loss = (1 - weight) * residual + weight * discrimination
+    return Comparison(loss, residual, discrimination, generated)
+
+
+def features_of(gan: Gan, params: Fitted, image: Float[Array, "h w c"]) -> Float[Array, "i j k"]:
+    """Returns f(x), the last hidden layer of the discriminator."""
+    return gan.discriminator.apply(params.discriminator, image[None], train=False)[1][0]
 
 
 def minimise(
-    loss: Callable, points: Float[Array, "n l"], optimizer: optax.GradientTransformation, steps: int
-) -> tuple[Float[Array, " n"], Float[Array, "n l"]]:
-    """Returns the least of loss(points) [n] that descent meets for each point, and where it was.
+    loss: Callable[[Float[Array, " l"]], Float[Array, ""]],
+    start: Float[Array, " l"],
+    optimizer: optax.GradientTransformation,
+    steps: int,
+) -> tuple[Float[Array, ""], Float[Array, " l"]]:
+    """Returns the least loss that descent from a point meets, and where.
 
-    Every point goes its own way: the loss of one must not depend on the others. A loss that is not
-    a number is never the least.
+    A loss that is not a number is never the least.
     """
 
-    def total(points):
-        losses = loss(points)
-        return jnp.sum(losses), losses
+    def step(_, state):
+        point, moments, least, best = state
+        value, gradient = jax.value_and_grad(loss)(point)
+        better = value < least
+        least, best = jnp.where(better, value, least), jnp.where(better, point, best)
+        changes, moments = optimizer.update(gradient, moments)
+        return optax.apply_updates(point, changes), moments, least, best
 
-    def step(_, place):
-        points, moments, least, best = place
-        slopes, losses = jax.grad(total, has_aux=True)(points)
-        better = losses < least
-        least = jnp.where(better, losses, least)
-        best = jnp.where(better[:, None], points, best)
-        changes, moments = optimizer.update(slopes, moments)
-        return optax.apply_updates(points, changes), moments, least, best
-
-    unknown = jnp.full(points.shape[:1], jnp.inf)
-    place = (points, optimizer.init(points), unknown, points)
-    return lax.fori_loop(0, steps + 1, step, place)[2:]  # the last turn looks at where it ended
+    state = (start, optimizer.init(start), jnp.asarray(jnp.inf, start.dtype), start)
+    return lax.fori_loop(0, steps + 1, step, state)[2:]  # the last turn looks at where it ended
 
 
-def fixed(player: Player) -> Params:
-    """Returns what a network needs when it no longer learns."""
-    return {"params": player.params, "batch_stats": player.statistics}
+def frozen(net: NetState) -> Params:
+    """Returns what a network needs when it is no longer trained."""
+    return {"params": net.params, "batch_stats": net.statistics}
 
 
 def draw(key: Key, count: int, size: int) -> Float[Array, "count size"]:
@@ -171,6 +210,6 @@ def draw(key: Key, count: int, size: int) -> Float[Array, "count size"]:
     return jax.random.uniform(key, (count, size), minval=-1.0, maxval=1.0)
 
 
-def distance(one: Float[Array, "n ..."], other: Float[Array, "n ..."]) -> Float[Array, " n"]:
-    """Returns the sum of absolute differences, for each of n."""
-    return jnp.abs(one - other).reshape(one.shape[0], -1).sum(-1)
+def distance(one: Float[Array, "..."], other: Float[Array, "..."]) -> Float[Array, ""]:
+    """Returns the sum of absolute differences."""
+    return jnp.abs(one - other).sum()

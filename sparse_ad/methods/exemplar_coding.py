@@ -1,68 +1,136 @@
-"""Sparse coding by exemplars, as a model of vectors: error = what a few exemplars leave."""
+"""Sparse coding by exemplars: the dictionary is a choice of normal patches as they are."""
 
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.errors import require
-from sparse_ad.sparse.dictionary import unit
+from sparse_ad.errors import require, within
+from sparse_ad.methods.lifts.maps import Shape
+from sparse_ad.methods.lifts.patchwise import patchwise
+from sparse_ad.methods.moments import (
+    Whitening,
+    add_vectors,
+    apply_whitening,
+    begin_moments,
+    whiten,
+)
+from sparse_ad.normalisation import Normalise
+from sparse_ad.patches import Patches, Pool
 from sparse_ad.sparse.exemplars import (
+    ExemplarCoder,
     Exemplars,
     add_exemplars,
     begin_exemplars,
     errors_of_one,
-    pursue,
-    whitening,
+    exemplar_coder,
 )
-from sparse_ad.sparse.problems import product
-from sparse_ad.types import Key, VectorModel
+from sparse_ad.sparse.problems import Coder, unit
+from sparse_ad.types import NO_DIAGNOSTICS, Diagnostics, Features, Key, Method, VectorModel
 
 
-class Whitened(NamedTuple):
-    """Exemplars, and the linear map from vectors to the space they live in."""
+@dataclass(frozen=True)
+class ExemplarCoding:
+    """Patches that a few exemplars, chosen from normal patches, cannot code.
 
-    mean: Float[Array, " d"]
-    axes: Float[Array, "d d"]
-    model: Exemplars
+        error of a patch x = min over z of ||y - zD||^2,   ||z||_0 <= coder.nonzeros
+        y = (x - mean) W,   W^T C W = C (C + shrinkage tr(C)/d I)^-1    or, not whitened,   y = x
 
+    Rows of D are normal patches, chosen so that none is coded badly by all of them: see
+    `sparse.exemplars`. mean and C are mean and covariance of the first batch of patches.
 
-def exemplar_coding(config) -> VectorModel:
-    """Returns the model whose error of x is ||y - z D||^2, y = (x - mean) W, ||z||_0 <= nonzeros.
-
-    Reads atoms, nonzeros, whitening (the shrinkage of the covariance of the first batch; 0: y = x).
-    One group only. Errors: UserError that names the field, its value and the remedy.
+    Source: ours; for patches of 1x1 positions of a deep layer it is MLF-SC (Imamura et al.) with
+    all channels of a position coded together, by exemplars in place of learned atoms.
     """
-    require(config.atoms >= 1, "method.atoms", config.atoms, "must be at least 1")
-    fits = 1 <= config.nonzeros <= config.atoms
-    remedy = f"must be from 1 to method.atoms = {config.atoms}"
-    require(fits, "method.nonzeros", config.nonzeros, remedy)
-    require(config.whitening >= 0, "method.whitening", config.whitening, "must be 0 or more")
 
-    def placed(state: Whitened, vectors: Float[Array, "m 1 d"]) -> Float[Array, "m d"]:
-        centred = vectors[:, 0] - state.mean
-        return product(centred, state.axes) if config.whitening else centred
+    patches: Patches = field(default_factory=Patches)
+    normalise: Normalise = field(default_factory=Normalise)
+    coder: ExemplarCoder = field(default_factory=ExemplarCoder)
+    atoms: int = 6000  # exemplars that are kept at most
+    whiten: bool = False  # divide out the covariance of the first batch of patches
+    shrinkage: float = (
+        0.1  # if whitened, added to the covariance: this fraction of its mean variance
+    )
+    pool: Pool = field(default_factory=Pool)
 
-    def init(key: Key, vectors: Float[Array, "m 1 d"]) -> Whitened:
-        mean, axes = whitening(vectors[:, 0], config.whitening)
-        return Whitened(mean, axes, begin_exemplars(config.atoms, vectors.shape[-1]))
+    def __post_init__(self):
+        require(self.atoms >= 1, "atoms", self.atoms, "must be at least 1")
+        require(self.shrinkage > 0, "shrinkage", self.shrinkage, "must be positive")
+        with within("coder"):
+            require_fewer(self.coder.nonzeros, self.atoms)
 
-    def update(key: Key, state: Whitened, vectors: Float[Array, "m 1 d"]):
-        signals = placed(state, vectors)
-        model = add_exemplars(state.model, signals)
-        info = {
-            "error": jnp.mean(errors_of_one(model.atoms, signals)),
-            "atoms": model.count.astype(jnp.float32),
-            "radius": model.radius,
-        }
-        return state._replace(model=model), info
+    def build(self, features: Features, shape: Shape) -> Method:
+        """Returns the detector of images of `shape`. Raises: as `patchwise`."""
+        model = vector_model(self)
+        return patchwise(model, self.patches, self.normalise, self.pool, features, shape)
 
-    def finish(key: Key, state: Whitened) -> Whitened:
-        atoms = unit(state.model.atoms)
-        return state._replace(model=state.model._replace(atoms=atoms))
 
-    def errors(params: Whitened, vectors: Float[Array, "p 1 d"]):
-        left = pursue(params.model.atoms, placed(params, vectors), config.nonzeros)
-        return jnp.sum(left**2, axis=1, keepdims=True), {}
+def require_fewer(nonzeros: int, atoms: int) -> None:
+    """Raises FieldError where a code would have more non-zeros than there are atoms."""
+    require(nonzeros <= atoms, "nonzeros", nonzeros, f"exceeds the {atoms} atoms that there are")
 
-    return VectorModel(init, update, finish, errors)
+
+class WhitenedExemplars(NamedTuple):
+    """Exemplars, and the linear map from vectors to the space in which they are coded."""
+
+    whitening: Whitening
+    exemplars: Exemplars
+
+
+def vector_model(options: ExemplarCoding) -> VectorModel:
+    """Returns the model of vectors; it has one group only."""
+    coder = exemplar_coder(options.coder)
+    return VectorModel(
+        init=partial(init, options),
+        update=partial(update, options.whiten),
+        finish=finish,
+        errors=partial(errors, coder, options.whiten),
+    )
+
+
+def to_signals(
+    whitened: bool, whitening: Whitening, vectors: Float[Array, "m 1 d"]
+) -> Float[Array, "m d"]:
+    """Returns the vectors in the space in which they are coded."""
+    return apply_whitening(whitening, vectors[:, 0]) if whitened else vectors[:, 0]
+
+
+def init(options: ExemplarCoding, key: Key, vectors: Float[Array, "m 1 d"]) -> WhitenedExemplars:
+    """Returns no exemplars yet, and the whitening of the first vectors."""
+    length = vectors.shape[-1]
+    if options.whiten:
+        moments = add_vectors(begin_moments(length), vectors[:, 0])
+        whitening = whiten(moments, options.shrinkage)
+    else:
+        whitening = Whitening(jnp.zeros((length,)), jnp.eye(length))
+    return WhitenedExemplars(whitening, begin_exemplars(options.atoms, length))
+
+
+def update(
+    whitened: bool, key: Key, state: WhitenedExemplars, vectors: Float[Array, "m 1 d"]
+) -> tuple[WhitenedExemplars, dict[str, Float[Array, ""]]]:
+    """Returns the exemplars with those that a batch of vectors adds, and what to log."""
+    signals = to_signals(whitened, state.whitening, vectors)
+    exemplars = add_exemplars(state.exemplars, signals)
+    info = {
+        "error": jnp.mean(errors_of_one(exemplars.atoms, signals)),
+        "atoms": exemplars.count.astype(jnp.float32),
+        "radius": exemplars.radius,
+    }
+    return state._replace(exemplars=exemplars), info
+
+
+def finish(key: Key, state: WhitenedExemplars) -> WhitenedExemplars:
+    """Returns the exemplars at length 1."""
+    atoms = unit(state.exemplars.atoms)
+    return state._replace(exemplars=state.exemplars._replace(atoms=atoms))
+
+
+def errors(
+    coder: Coder, whitened: bool, params: WhitenedExemplars, vectors: Float[Array, "p 1 d"]
+) -> tuple[Float[Array, "p 1"], Diagnostics]:
+    """Returns the squared residuals of the codes."""
+    signals = to_signals(whitened, params.whitening, vectors)
+    return coder(params.exemplars.atoms, signals).error[:, None], NO_DIAGNOSTICS

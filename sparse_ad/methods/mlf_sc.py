@@ -1,8 +1,11 @@
 """MLF-SC: a small dictionary for every channel of the maps of a network, all channels at once.
 
-Source: Imamura et al., MLF-SC, section 3.2; each variant's config says where it differs.
+Source: Imamura et al., "MLF-SC: Incorporating multi-layer features to sparse coding for anomaly
+detection", 2021, section 3.2.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -10,227 +13,269 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.batching import for_each
 from sparse_ad.devices import sum_by_image
-from sparse_ad.errors import require, require_choice
-from sparse_ad.patches import error_map, grid, pooling, resize_map, top_rows
+from sparse_ad.errors import require, require_choice, within
+from sparse_ad.methods.layer_scores import SCORES, channel_scores
+from sparse_ad.methods.lifts.grid import score_grid
+from sparse_ad.methods.lifts.maps import Shape, map_shapes, only
+from sparse_ad.methods.standardisation import STANDARDISE, MeanStd
+from sparse_ad.patches import ChannelPatches, Pool, grid, image_map, pool
 from sparse_ad.sparse.channels import (
-    ChannelStatistics,
+    SOLVERS,
+    ChannelCoder,
     begin_channels,
-    code_map,
+    channel_coder,
+    for_learning,
     learn_channels,
-    windows,
 )
-from sparse_ad.sparse.solvers.gram import learning_solver, tiny_solver
-from sparse_ad.types import Explanation, Key, Maps, Method, Scores
+from sparse_ad.sparse.dictionary import Statistics
+from sparse_ad.sparse.problems import Coder, Solution
+from sparse_ad.types import (
+    NO_DIAGNOSTICS,
+    Diagnostics,
+    ErrorGrid,
+    Explanation,
+    Features,
+    Key,
+    Maps,
+    Method,
+    Scores,
+    Views,
+)
 
-STANDARDISE = ("none", "image", "training")
-SCORE_OF = ("channels", "all_patches", "positions")
-AXES = ("channel", "patch")
-FLAT = 1e-4  # of a channel's largest value: less deviation than this is rounding
+
+@dataclass(frozen=True)
+class MlfSc:
+    """Maps of a network whose channels a dictionary each, learned from normal images, cannot code.
+
+        layer [h w c], standardised -> patches of each channel -> sparse codes -> errors [i j c]
+        error of a patch x of channel c = ||x - z D_c||^2
+
+    score_of says how the errors of an image become its score. "channels": the sum over channels of
+    the `pool.top` largest errors of each; "all_patches": the `pool.top` largest of all errors;
+    "positions": errors are summed over channels, pooled, and added up over layers. The anomaly map
+    has the errors summed over channels and layers.
+
+    Source: Imamura et al., section 3.2; the code published with it uses "channels" and "image".
+    Differs: dictionaries are learned online, from one batch of images after the other.
+    """
+
+    patches: ChannelPatches = field(default_factory=ChannelPatches)
+    coder: ChannelCoder = field(default_factory=ChannelCoder)
+    atoms: int = 5  # of the dictionary of each channel
+    # channels to mean 0, std 1 first: none | image: each by itself | training: by the first batch
+    standardise: str = "none"
+    score_of: str = "channels"  # channels | all_patches | positions
+    weight_channels: bool = False  # errors in units of their channel's mean error in training
+    pool: Pool = field(default_factory=Pool)  # of positions; the others use `top` alone
+
+    def __post_init__(self):
+        require(self.atoms >= 1, "atoms", self.atoms, "must be at least 1")
+        require_choice("standardise", self.standardise, STANDARDISE)
+        require_choice("score_of", self.score_of, SCORES)
+        nonzeros, remedy = self.coder.nonzeros, f"exceeds the {self.atoms} atoms that there are"
+        unread = "nonzeros" not in SOLVERS[self.coder.solver][1]
+        with within("coder"):
+            require(unread or nonzeros <= self.atoms, "nonzeros", nonzeros, remedy)
+
+    def build(self, features: Features, shape: Shape) -> Method:
+        """Returns the detector of images of `shape`.
+
+        Raises: FieldError for patches that are larger than a map.
+        """
+        return mlf_sc(self, features, shape)
+
+
+class Plan(NamedTuple):
+    """The static part of the detector."""
+
+    options: MlfSc
+    coder: Coder
+    learning_coder: Coder  # as exact as learning needs it
+    rearrange: Callable[[Maps], Maps]  # standardised training maps -> those that are learned from
+    shapes: dict[str, Shape]  # of the maps
+    shape: tuple[int, int]  # of the images
+    border: int
 
 
 class Fitting(NamedTuple):
-    """What is known of one layer while fitting."""
+    """The state of one layer."""
 
-    mean: Float[Array, " c"]
-    deviation: Float[Array, " c"]
-    learned: ChannelStatistics
+    training: MeanStd  # of the maps of training images
+    learned: Statistics
 
 
 class Fitted(NamedTuple):
     """What scoring needs of one layer."""
 
-    mean: Float[Array, " c"]
-    deviation: Float[Array, " c"]
+    training: MeanStd
     dictionary: Float[Array, "k s s c"]
-    unit: Float[Array, " c"]  # what patch errors of a channel are measured in
+    unit: Float[Array, " c"]  # that the errors of a channel are measured in
 
 
-class LayerErrors(NamedTuple):
-    """The patch errors of one image at one layer."""
-
-    errors: Float[Array, "i j c"]
-    gap: Float[Array, "i j c"]
+def same(maps: Maps) -> Maps:
+    """Returns the maps."""
+    return maps
 
 
-def mlf_sc(config, features, shape: tuple[int, int]) -> Method:
-    """Returns the detector for images of `shape`.
-
-        layer [h w c], standardised -> patches of each channel -> codes -> errors [i j c] -> score
-
-    Reads patch_size, stride, atoms, the fields of `tiny_solver` and `pooling`, and
-    standardise: "none"; "image": each channel of each image to mean 0, deviation 1; "training":
-    by mean and deviation of the first batch.
-    dictionary_axis: "channel": dictionary c learns from all patches of channel c; "patch": from
-    all channels of patch c of each batch, which is how the paper's code indexed until April 2020.
-    score_of: "channels": the sum over channels of the `top` largest patch errors; "all_patches":
-    the `top` largest of all; "positions": errors summed over channels, then pooled.
-    weight_channels: errors in units of the channel's mean error on training images.
-
-    Errors: UserError that names the field, its value and the remedy.
-    """
-    require_choice("method.standardise", config.standardise, STANDARDISE)
-    require_choice("method.score_of", config.score_of, SCORE_OF)
-    require_choice("method.dictionary_axis", config.dictionary_axis, AXES)
-    grid(config.patch_size, config.patch_size, config.stride)  # both at least 1
-    size, stride = config.patch_size, config.stride
-    solve, rough, pool = tiny_solver(config), learning_solver(config), pooling(config)
-    by_patch = config.dictionary_axis == "patch"
-
-    def standardise(maps: Array, mean: Array, deviation: Array) -> Array:
-        if config.standardise == "image":
-            mean, deviation = moments(maps, axes=(-3, -2))
-        return maps if config.standardise == "none" else (maps - mean) / deviation
-
-    def measured(maps: Array) -> tuple[Array, Array]:
-        if config.standardise == "training":
-            return tuple(each.ravel() for each in moments(maps, axes=(0, 1, 2)))
-        return jnp.zeros(maps.shape[-1:]), jnp.ones(maps.shape[-1:])
-
-    def training(maps: Maps) -> Maps:
-        return swap_axes(maps, size, stride) if by_patch else maps
-
-    def init(key: Key, maps: Maps) -> dict[str, Fitting]:
-        units = {name: measured(each) for name, each in maps.items()}
-        ready = training({name: standardise(maps[name], *units[name]) for name in maps})
-        keys = keyed(key, ready)
-        begin = partial(begin_channels, size=size, stride=stride, atoms=config.atoms)
-        return {name: Fitting(*units[name], begin(keys[name], ready[name])) for name in ready}
-
-    def update(key: Key, state: dict[str, Fitting], maps: Maps):
-        ready = training(
-            {
-                name: standardise(each, state[name].mean, state[name].deviation)
-                for name, each in maps.items()
-            }
-        )
-        learn = partial(learn_channels, stride=stride, solve=rough, total=sum_by_image)
-        keys, learned, info = keyed(key, ready), {}, {}
-        for name, each in ready.items():
-            taught, told = learn(keys[name], state[name].learned, each)
-            learned[name] = state[name]._replace(learned=taught)
-            info |= {f"{title}_{name}": value for title, value in told.items()}
-        return learned, info
-
-    def finish(key: Key, state: dict[str, Fitting]) -> dict[str, Fitted]:
-        def end(layer: Fitting) -> Fitted:
-            mean = layer.learned.error / jnp.maximum(layer.learned.weight, 1.0)
-            usable = config.weight_channels & (mean > 0.0)
-            unit = jnp.where(usable, jnp.maximum(mean, 1e-3 * jnp.max(mean)), 1.0)
-            return Fitted(layer.mean, layer.deviation, layer.learned.dictionary, unit)
-
-        return {name: end(layer) for name, layer in state.items()}
-
-    def errors_of(fitted: Fitted, maps: Float[Array, "h w c"]) -> LayerErrors:
-        ready = standardise(maps, fitted.mean, fitted.deviation)
-        coded = code_map(fitted.dictionary, ready, stride, solve)
-        return LayerErrors(coded.error / fitted.unit, coded.gap)
-
-    def contributions(errors: Float[Array, "i j c"]) -> Float[Array, " c"]:
-        """What each channel adds to a score that sums over channels."""
-        return top_rows(errors.reshape(-1, errors.shape[-1]), config.top).sum(0)
-
-    def by_layer(layers: dict[str, LayerErrors]) -> dict[str, Array]:
-        """The score that each layer would give by itself."""
-        pooled = {
-            "positions": lambda errors: pool(errors.sum(-1).ravel()),
-            "channels": lambda errors: contributions(errors).sum(),
-            "all_patches": lambda errors: largest(errors, config.top).sum(),
-        }[config.score_of]
-        return {name: pooled(each.errors) for name, each in layers.items()}
-
-    def score_one(params: dict[str, Fitted], maps: dict[str, Array]) -> Scores:
-        layers = {name: errors_of(params[name], each) for name, each in maps.items()}
-        scores = by_layer(layers)
-        image = sum(scores.values())
-        if config.score_of == "all_patches":
-            every = [largest(each.errors, config.top) for each in layers.values()]
-            image = largest(jnp.concatenate(every)[:, None], config.top).sum()
-        anomaly_map = sum(map_of(layers[name].errors, maps[name].shape) for name in maps)
-        info = {f"score_{name}": value for name, value in scores.items()}
-        return Scores(image, anomaly_map, info | gaps(layers))
-
-    def map_of(errors: Float[Array, "i j c"], grid_shape) -> Float[Array, "h w"]:
-        at_layer = error_map(errors.sum(-1).ravel(), grid_shape[:2], size, stride)
-        return resize_map(at_layer, shape, features.border)
-
-    def explain_one(params, maps) -> dict[str, Explanation]:
-        layers = {name: errors_of(params[name], each) for name, each in maps.items()}
-        return {
-            name: Explanation(
-                each.errors.sum(-1).ravel(),
-                map_of(each.errors, maps[name].shape),
-                contributions(each.errors),
-            )
-            for name, each in layers.items()
-        }
-
-    def gaps(layers: dict[str, LayerErrors]) -> dict[str, Array]:
-        if config.solver != "lasso":
-            return {}
-        every = jnp.concatenate([each.gap.ravel() for each in layers.values()])
-        settled = jnp.mean((every <= config.tolerance).astype(every.dtype))
-        return {"converged": settled, "largest_gap": jnp.max(every)}
-
-    def atoms(params: dict[str, Fitted]) -> Float[Array, "k h w c"]:
-        every = [jnp.moveaxis(each.dictionary, -1, 0) for each in params.values()]
-        return jnp.concatenate([each.reshape(-1, size, size, 1) for each in every])
-
-    def one_by_one(function):
-        return lambda params, maps: for_each(partial(function, params), maps)
-
+def mlf_sc(
+    options: MlfSc,
+    features: Features,
+    shape: Shape,
+    rearrange: Callable[[Maps], Maps] = same,
+) -> Method:
+    """Returns the detector; dictionaries learn from `rearrange(standardised maps)`."""
+    shapes, stride = map_shapes(features, shape), options.patches.stride
+    with within("patches"):
+        for height, width, _ in shapes.values():
+            grid(height, options.patches.size, stride), grid(width, options.patches.size, stride)
+    coders = (
+        channel_coder(options.coder, stride),
+        channel_coder(for_learning(options.coder), stride),
+    )
+    plan = Plan(options, *coders, rearrange, shapes, shape[:2], features.border)
+    errors = error_grid(plan)
     return Method(
-        init,
-        update,
-        finish,
-        one_by_one(score_one),
+        init=partial(init, plan),
+        update=partial(update, plan),
+        finish=partial(finish, options.weight_channels),
+        score=partial(score_grid, errors) if errors else partial(score, plan),
         features=features,
-        explain=one_by_one(explain_one),
-        atoms=atoms,
+        views=Views(atoms=atoms, explain=partial(explain, plan)),
+        grid=errors,
     )
 
 
-def keyed(key: Key, maps: Maps) -> dict[str, Key]:
+def standardise(options: MlfSc, training: dict[str, MeanStd], maps: Maps) -> Maps:
+    """Returns the maps as they are coded, given mean and std of training images, by layer."""
+    apply = STANDARDISE[options.standardise].apply
+    return {name: apply(training[name], layer) for name, layer in maps.items()}
+
+
+def training_of(layers: dict[str, Fitting] | dict[str, Fitted]) -> dict[str, MeanStd]:
+    """Returns mean and std of training images, by layer."""
+    return {name: layer.training for name, layer in layers.items()}
+
+
+def layer_keys(key: Key, maps: Maps) -> dict[str, Key]:
     """Returns a key for each layer."""
     return dict(zip(maps, jax.random.split(key, len(maps)), strict=True))
 
 
-def moments(maps: Float[Array, "... h w c"], axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """Returns mean and deviation along axes; a channel without contrast has a deviation of 1."""
-    mean = jnp.mean(maps, axis=axes, keepdims=True)
-    deviation = jnp.sqrt(jnp.mean((maps - mean) ** 2, axis=axes, keepdims=True))
-    most = jnp.max(jnp.abs(maps), axis=axes, keepdims=True)
-    return mean, jnp.where(deviation > FLAT * most, deviation, 1.0)
+def init(plan: Plan, key: Key, maps: Maps) -> dict[str, Fitting]:
+    """Returns the state before the first step: dictionaries of patches."""
+    measure = STANDARDISE[plan.options.standardise].measure
+    training = {name: measure(layer) for name, layer in maps.items()}
+    ready = plan.rearrange(standardise(plan.options, training, maps))
+    keys, patches = layer_keys(key, ready), plan.options.patches
+    begin = partial(
+        begin_channels, size=patches.size, stride=patches.stride, atoms=plan.options.atoms
+    )
+    return {
+        name: Fitting(training[name], begin(keys[name], layer)) for name, layer in ready.items()
+    }
 
 
-def largest(errors: Float[Array, "... c"], count: int) -> Float[Array, " count"]:
-    """Returns the largest of all errors: of each channel first, which is quick, then of those."""
-    each = top_rows(errors.reshape(-1, errors.shape[-1]), count).reshape(-1, 1)
-    return top_rows(each, count)[:, 0]
+def update(
+    plan: Plan, key: Key, state: dict[str, Fitting], maps: Maps
+) -> tuple[dict[str, Fitting], dict[str, Float[Array, ""]]]:
+    """Returns the dictionaries after a step on a batch of maps, and what to log of each layer."""
+    ready = plan.rearrange(standardise(plan.options, training_of(state), maps))
+    learn = partial(
+        learn_channels,
+        stride=plan.options.patches.stride,
+        coder=plan.learning_coder,
+        total=sum_by_image,
+    )
+    keys, layers, info = layer_keys(key, ready), {}, {}
+    for name, layer in ready.items():
+        learned, metrics = learn(keys[name], state[name].learned, layer)
+        layers[name] = state[name]._replace(learned=learned)
+        info |= {f"{metric}_{name}": value for metric, value in metrics.items()}
+    return layers, info
 
 
-def swap_axes(maps: Maps, size: int, stride: int) -> Maps:
-    """Returns maps whose channel c holds patch c of the batch, one "image" for each channel of it.
+def finish(weight_channels: bool, key: Key, state: dict[str, Fitting]) -> dict[str, Fitted]:
+    """Returns the dictionaries, and the unit of each channel."""
+    return {name: finish_layer(weight_channels, layer) for name, layer in state.items()}
 
-    With C channels in all layers together, each result is [C size size c].
-    Errors: UserError where the layers' maps differ in size.
-    """
-    shapes = {each.shape[:3] for each in maps.values()}
-    remedy = "'patch' needs layers of one size; set features.shrink so that they agree"
-    require(len(shapes) == 1, "method.dictionary_axis", "patch", remedy)
-    stacked = jnp.concatenate(list(maps.values()), axis=-1)
-    rows, columns = windows(stacked.shape[1:], size, stride)
-    total = stacked.shape[0] * rows * columns
 
-    def cut(place):
-        image, rest = place // (rows * columns), place % (rows * columns)
-        start = (image, rest // columns * stride, rest % columns * stride, 0)
-        return jax.lax.dynamic_slice(stacked, start, (1, size, size, stacked.shape[-1]))[0]
+def finish_layer(weight_channels: bool, layer: Fitting) -> Fitted:
+    """Returns what scoring needs of a layer; units are at least 1e-3 of the largest."""
+    mean = layer.learned.error / jnp.maximum(layer.learned.weight, 1.0)
+    usable = weight_channels & (mean > 0.0)
+    unit = jnp.where(usable, jnp.maximum(mean, 1e-3 * jnp.max(mean)), 1.0)
+    return Fitted(layer.training, layer.learned.dictionary, unit)
 
-    swapped, first = {}, 0
-    for name, each in maps.items():
-        places = (first + jnp.arange(each.shape[-1])) % total
-        swapped[name] = jnp.transpose(jax.vmap(cut)(places), (3, 1, 2, 0))  # [c s s C] -> [C s s c]
-        first += each.shape[-1]
-    return swapped
+
+def code_layers(plan: Plan, params: dict[str, Fitted], maps: Maps) -> dict[str, Solution]:
+    """Returns the codes of one image, by layer; errors [i j c] are in units of their channel."""
+    ready = standardise(plan.options, training_of(params), maps)
+    codes = {name: plan.coder(params[name].dictionary, layer) for name, layer in ready.items()}
+    return {
+        name: code._replace(error=code.error / params[name].unit[None, None])
+        for name, code in codes.items()
+    }
+
+
+def error_grid(plan: Plan) -> ErrorGrid | None:
+    """Returns how errors summed over channels become scores, where they lie on one grid."""
+    if not SCORES[plan.options.score_of].sums_channels or len(plan.shapes) > 1:
+        return None
+    to_map = partial(layer_map, plan, next(iter(plan.shapes)))
+    return ErrorGrid(partial(position_errors, plan), partial(pool, plan.options.pool), to_map)
+
+
+def position_errors(
+    plan: Plan, params: dict[str, Fitted], maps: Maps
+) -> tuple[Float[Array, "i j"], Diagnostics]:
+    """Returns the errors of the one layer, summed over channels."""
+    codes = code_layers(plan, params, maps)
+    return only(codes).error.sum(-1), diagnostics(plan, codes)
+
+
+def score(plan: Plan, params: dict[str, Fitted], maps: Maps) -> Scores:
+    """Returns the scores of one image."""
+    codes = code_layers(plan, params, maps)
+    errors = {name: code.error for name, code in codes.items()}
+    image, layers = SCORES[plan.options.score_of].score(plan.options.pool, errors)
+    anomaly_map = sum(layer_map(plan, name, layer.sum(-1)) for name, layer in errors.items())
+    info = diagnostics(plan, codes)
+    by_layer = {f"score_{name}": value for name, value in layers.items()}
+    return Scores(image, anomaly_map, info._replace(mean=by_layer | info.mean))
+
+
+def layer_map(plan: Plan, layer: str, errors: Float[Array, "i j"]) -> Float[Array, "h w"]:
+    """Returns the errors of a layer as an anomaly map."""
+    map_shape = plan.shapes[layer][:2]
+    return image_map(errors, plan.options.patches, map_shape, plan.shape, plan.border)
+
+
+def diagnostics(plan: Plan, codes: dict[str, Solution]) -> Diagnostics:
+    """Returns how well the codes are known to be solved, where the solver says so."""
+    if not plan.options.coder.certified:
+        return NO_DIAGNOSTICS
+    gaps = jnp.concatenate([code.gap.ravel() for code in codes.values()])
+    converged = jnp.concatenate([code.converged.ravel() for code in codes.values()])
+    return Diagnostics(
+        {"converged": jnp.mean(converged.astype(gaps.dtype))}, {"gap": jnp.max(gaps)}
+    )
+
+
+def explain(plan: Plan, params: dict[str, Fitted], maps: Maps) -> dict[str, Explanation]:
+    """Returns what each layer, and each of its channels, contributes."""
+    errors = {name: code.error for name, code in code_layers(plan, params, maps).items()}
+    return {
+        name: Explanation(
+            layer.sum(-1).ravel(),
+            layer_map(plan, name, layer.sum(-1)),
+            channel_scores(plan.options.pool, layer),
+        )
+        for name, layer in errors.items()
+    }
+
+
+def atoms(params: dict[str, Fitted]) -> Float[Array, "k s s 1"]:
+    """Returns the atoms of all channels of all layers as small images."""
+    layers = [jnp.moveaxis(layer.dictionary, -1, 0) for layer in params.values()]
+    return jnp.concatenate([layer.reshape(-1, *layer.shape[2:], 1) for layer in layers])

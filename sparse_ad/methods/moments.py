@@ -30,20 +30,20 @@ def begin_moments(length: int) -> Moments:
 
 
 def add_vectors(state: Moments, vectors: Float[Array, "m d"]) -> Moments:
-    """Returns the moments of all vectors seen, those given now included.
+    """Returns the moments of all vectors seen, including the new ones.
 
     Source: Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample
     variances", 1979: sums of squares are never subtracted from each other.
     """
-    share = vectors.shape[0] / (state.count + vectors.shape[0])  # of the new ones in all
+    fraction = vectors.shape[0] / (state.count + vectors.shape[0])  # of the new ones in all
     mean = jnp.mean(vectors, axis=0)
-    centred, shift = vectors - mean, mean - state.mean
+    centred, shift = vectors - mean[None], mean - state.mean
     covariance = product(centred.T, centred) / vectors.shape[0]
-    between = (1.0 - share) * share * jnp.outer(shift, shift)
+    between = (1.0 - fraction) * fraction * jnp.outer(shift, shift)
     return Moments(
         state.count + vectors.shape[0],
-        state.mean + share * shift,
-        (1.0 - share) * state.covariance + share * covariance + between,
+        state.mean + fraction * shift,
+        (1.0 - fraction) * state.covariance + fraction * covariance + between,
     )
 
 
@@ -56,12 +56,18 @@ def whitening_axes(covariance: Float[Array, "d d"], shrinkage: float) -> Float[A
     """Returns W of `whiten`; where nothing varies, W keeps all lengths."""
     values, axes = jnp.linalg.eigh(covariance)
     scale = lax.rsqrt(jnp.maximum(values, 0.0) + shrinkage * jnp.mean(values))
-    return axes * jnp.where(jnp.mean(values) > 0.0, scale, 1.0)
+    return axes * jnp.where(jnp.mean(values) > 0.0, scale, 1.0)[None]
 
 
-def distance(whitening: Whitening, vectors: Float[Array, "... d"]) -> Float[Array, "..."]:
+def apply_whitening(whitening: Whitening, vectors: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    """Returns (x - mean) axes of each vector x."""
+    mean = whitening.mean.reshape(*(1,) * (vectors.ndim - 1), -1)
+    return product(vectors - mean, whitening.axes)
+
+
+def distance(whitening: Whitening, vectors: Float[Array, "*n d"]) -> Float[Array, "*n"]:
     """Returns the mean square of whitened vectors: near 1 for vectors like those seen.
 
     Without shrinkage this is the squared Mahalanobis distance / d.
     """
-    return jnp.mean(product(vectors - whitening.mean, whitening.axes) ** 2, axis=-1)
+    return jnp.mean(apply_whitening(whitening, vectors) ** 2, axis=-1)

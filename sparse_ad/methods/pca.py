@@ -1,18 +1,74 @@
-"""Principal components of small images: what they leave of an image is its anomaly map."""
+"""Principal components of small images: the residual of an image is its anomaly map."""
 
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.batching import for_each
 from sparse_ad.errors import require
-from sparse_ad.methods.lifts.patchwise import only
+from sparse_ad.methods.lifts.grid import score_grid
+from sparse_ad.methods.lifts.maps import Shape, map_shapes, only
 from sparse_ad.methods.moments import Moments, add_vectors, begin_moments
 from sparse_ad.patches import resize_map
 from sparse_ad.sparse.problems import product
-from sparse_ad.types import PIXELS, Features, Key, Maps, Method, Scores
+from sparse_ad.types import (
+    NO_DIAGNOSTICS,
+    Diagnostics,
+    ErrorGrid,
+    Features,
+    Key,
+    Maps,
+    Method,
+    Views,
+)
+
+
+@dataclass(frozen=True)
+class Pca:
+    """What k principal components of small images leave of an image: a linear auto-encoder.
+
+        x = image, resized to side x side;   y = x - mean;   errors = (y - y V^T V)^2
+
+    summed over channels; rows of V are the components. The image score is the mean of all errors,
+    the anomaly map the errors, resized. The state is the covariance of all training images: for
+    32x32 pixels in colour, 38 MB, however many images. Other features than pixels count as images.
+
+    Source: ours.
+    """
+
+    side: int = 32  # images are resized to side x side pixels
+    components: int = 100  # principal components that are kept
+
+    def __post_init__(self):
+        require(self.side >= 1, "side", self.side, "must be at least 1")
+        require(self.components >= 1, "components", self.components, "must be at least 1")
+
+    def build(self, features: Features, shape: Shape) -> Method:
+        """Returns the detector of images of `shape`.
+
+        Raises: FieldError where the small images have too few values; UserError for several maps.
+        """
+        channels = only(map_shapes(features, shape))[-1]
+        length = self.side**2 * channels
+        remedy = f"small images have only {length} values: side^2 times channels"
+        require(self.components < length, "components", self.components, remedy)
+        grid = ErrorGrid(
+            errors=partial(errors, self.side),
+            pool=jnp.mean,
+            to_map=partial(resize_map, shape=shape[:2], border=0),
+        )
+        return Method(
+            init=partial(init, length),
+            update=partial(update, self.side),
+            finish=partial(finish, self.components),
+            score=partial(score_grid, grid),
+            features=features,
+            views=Views(reconstruct=partial(reconstruct, self.side)) if features.raw else Views(),
+            grid=grid,
+        )
 
 
 class Subspace(NamedTuple):
@@ -22,57 +78,47 @@ class Subspace(NamedTuple):
     axes: Float[Array, "k d"]  # orthonormal, the one of largest variance first
 
 
-def pca(config, features: Features, shape: tuple[int, int]) -> Method:
-    """Returns the detector for images of `shape` whose score is what k components leave.
+def shrink(side: int, image: Float[Array, "h w c"]) -> Float[Array, "side side c"]:
+    """Returns the small image."""
+    return jax.image.resize(image, (side, side, image.shape[-1]), "linear")
 
-        x = image, brought to side x side;   y = x - mean
-        map = (y - y V V^T)^2, summed over channels;   score = its mean
 
-    Reads side, and components (k). The state is the covariance of all training images: for 32x32
-    pixels in colour, 38 MB, however many there are. Features other than pixels are taken as images.
+def init(length: int, key: Key, maps: Maps) -> Moments:
+    """Returns the moments of no images."""
+    return begin_moments(length)
 
-    Errors: UserError that names the field, its value and the remedy.
-    """
-    require(config.side >= 1, "method.side", config.side, "must be at least 1")
-    require(config.components >= 1, "method.components", config.components, "must be at least 1")
 
-    def shrink(image: Float[Array, "h w c"]) -> Float[Array, "side side c"]:
-        return jax.image.resize(image, (config.side, config.side, image.shape[-1]), "linear")
+def update(
+    side: int, key: Key, state: Moments, maps: Maps
+) -> tuple[Moments, dict[str, Float[Array, ""]]]:
+    """Returns the moments with those of a batch of images, and what to log."""
+    small = jax.vmap(partial(shrink, side))(only(maps))
+    state = add_vectors(state, small.reshape(small.shape[0], -1))
+    return state, {"variance": jnp.trace(state.covariance)}
 
-    def vectors(maps: Maps) -> Float[Array, "n d"]:
-        small = jax.vmap(shrink)(only(maps))
-        return small.reshape(small.shape[0], -1)
 
-    def init(key: Key, maps: Maps) -> Moments:
-        length = config.side**2 * only(maps).shape[-1]
-        remedy = f"images have only {length} values (method.side^2 times channels)"
-        require(config.components < length, "method.components", config.components, remedy)
-        return begin_moments(length)
+def finish(components: int, key: Key, state: Moments) -> Subspace:
+    """Returns the mean and the axes of largest variance."""
+    _, axes = jnp.linalg.eigh(state.covariance)
+    return Subspace(state.mean, axes[:, ::-1][:, :components].T)
 
-    def update(key: Key, state: Moments, maps: Maps):
-        state = add_vectors(state, vectors(maps))
-        return state, {"variance": jnp.trace(state.covariance)}
 
-    def finish(key: Key, state: Moments) -> Subspace:
-        _, axes = jnp.linalg.eigh(state.covariance)
-        return Subspace(state.mean, axes[:, ::-1][:, : config.components].T)
+def project(side: int, params: Subspace, image: Float[Array, "h w c"]) -> tuple[Array, Array]:
+    """Returns the small image and its projection on the components: [side side c] each."""
+    small = shrink(side, image)
+    code = product(params.axes, small.ravel() - params.mean)
+    return small, (params.mean + product(code, params.axes)).reshape(small.shape)
 
-    def project(params: Subspace, image: Float[Array, "h w c"]) -> tuple[Array, Array]:
-        """Returns the small image and what the components make of it."""
-        small = shrink(image)
-        code = product(params.axes, small.ravel() - params.mean)
-        return small, (params.mean + product(code, params.axes)).reshape(small.shape)
 
-    def score_one(params: Subspace, image: Float[Array, "h w c"]) -> Scores:
-        small, found = project(params, image)
-        left = jnp.sum((small - found) ** 2, axis=-1)
-        return Scores(jnp.mean(left), resize_map(left, shape), {})
+def errors(
+    side: int, params: Subspace, maps: Maps
+) -> tuple[Float[Array, "side side"], Diagnostics]:
+    """Returns the squared residual of each pixel of the small image, summed over channels."""
+    small, projection = project(side, params, only(maps))
+    return jnp.sum((small - projection) ** 2, axis=-1), NO_DIAGNOSTICS
 
-    def reconstruct_one(params: Subspace, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-        return jax.image.resize(project(params, image)[1], image.shape, "linear")
 
-    def one_by_one(function):
-        return lambda params, maps: for_each(lambda image: function(params, image), only(maps))
-
-    shown = one_by_one(reconstruct_one) if features is PIXELS else None
-    return Method(init, update, finish, one_by_one(score_one), features, reconstruct=shown)
+def reconstruct(side: int, params: Subspace, maps: Maps) -> Float[Array, "h w c"]:
+    """Returns the projection of one image, at the size of the image."""
+    image = only(maps)
+    return jax.image.resize(project(side, params, image)[1], image.shape, "linear")

@@ -1,4 +1,7 @@
-"""Two networks that learn from each other: one makes images, one judges which are real."""
+"""Generative adversarial training: a generator makes images, a discriminator judges them.
+
+Source: Goodfellow et al., "Generative Adversarial Nets", NIPS 2014, sections 3 and 4.
+"""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,95 +15,113 @@ from jaxtyping import Array, Float
 from sparse_ad.types import Key, Params
 
 
-class Player(NamedTuple):
-    """One of the two while it learns."""
+class NetState(NamedTuple):
+    """One of the two networks in training."""
 
     params: Params
     statistics: Params  # running averages of its batch norms
     optimizer: Any  # its state
 
 
-class Game(NamedTuple):
-    """Both."""
+class GanState(NamedTuple):
+    """Both networks in training."""
 
-    maker: Player
-    judge: Player
+    generator: NetState
+    discriminator: NetState
 
 
-class Rules(NamedTuple):
-    """What stays as it is while they learn."""
+class Gan(NamedTuple):
+    """What does not change in training."""
 
     generator: nn.Module  # (noise, train) -> images
-    discriminator: nn.Module  # (images, train) -> log odds, features
+    discriminator: nn.Module  # (images, train) -> logits, features
     optimizer: optax.GradientTransformation  # of both, each with a state of its own
 
 
-def begin(rules: Rules, key: Key, noise: Float[Array, "n l"], images: Array) -> Game:
-    """Returns networks that have learned nothing yet. Of noise and images only shapes matter."""
-
-    def player(module: nn.Module, key: Key, inputs: Array) -> Player:
-        drawn = module.init(key, inputs, train=False)
-        return Player(drawn["params"], drawn["batch_stats"], rules.optimizer.init(drawn["params"]))
-
-    keys = jax.random.split(key)
-    return Game(
-        player(rules.generator, keys[0], noise), player(rules.discriminator, keys[1], images)
+def begin(
+    gan: Gan, key: Key, noise: Float[Array, "n l"], images: Float[Array, "n h w c"]
+) -> GanState:
+    """Returns networks not yet trained. Of noise and images only the shapes matter."""
+    generator_key, discriminator_key = jax.random.split(key)
+    return GanState(
+        begin_net(gan.generator, gan.optimizer, generator_key, noise),
+        begin_net(gan.discriminator, gan.optimizer, discriminator_key, images),
     )
 
 
-def play(
-    rules: Rules, game: Game, noise: Float[Array, "n l"], images: Float[Array, "n h w c"]
-) -> tuple[Game, dict[str, Float[Array, ""]]]:
+def begin_net(
+    module: nn.Module, optimizer: optax.GradientTransformation, key: Key, inputs: Array
+) -> NetState:
+    """Returns one network with weights drawn at random."""
+    variables = module.init(key, inputs, train=False)
+    params = variables["params"]
+    return NetState(params, variables["batch_stats"], optimizer.init(params))
+
+
+def train_step(
+    gan: Gan, state: GanState, noise: Float[Array, "n l"], images: Float[Array, "n h w c"]
+) -> tuple[GanState, dict[str, Float[Array, ""]]]:
     """Returns the networks after a step of the discriminator, then one of the generator.
 
-    Both steps look at the same generated images. Real and generated ones are batches of their own
-    to a batch norm; running averages follow both. Also returns both losses, as they were before
-    the network's own step.
+    Both steps use the same generated images. Real and generated ones are batches of their own to a
+    batch norm; running averages follow both. Also returns both losses, as they were before the
+    network's own step.
     """
-    judge = game.judge
-    make = partial(train, rules.generator, game.maker.statistics, inputs=noise)
-    made, pull_back, statistics = jax.vjp(make, game.maker.params, has_aux=True)
-
-    def mistakes(params: Params):
-        (real, _), averages = train(rules.discriminator, judge.statistics, params, images)
-        (fake, _), averages = train(rules.discriminator, averages, params, made)
-        return discriminator_loss(real, fake), averages
-
-    (mistaken, averages), slopes = jax.value_and_grad(mistakes, has_aux=True)(judge.params)
-    judge = descend(rules.optimizer, judge, slopes, averages)
-
-    def exposure(made: Array):
-        (fake, _), _ = train(rules.discriminator, judge.statistics, judge.params, made)
-        return generator_loss(fake)
-
-    exposed, slopes = jax.value_and_grad(exposure)(made)
-    maker = descend(rules.optimizer, game.maker, pull_back(slopes)[0], statistics)
-    return Game(maker, judge), {"generator_loss": exposed, "discriminator_loss": mistaken}
+    generate = partial(apply, gan.generator, state.generator.statistics, inputs=noise)
+    generated, pull_back, statistics = jax.vjp(generate, state.generator.params, has_aux=True)
+    judge = partial(discriminator_objective, gan, state.discriminator.statistics)
+    (discriminator_value, averages), gradient = jax.value_and_grad(judge, has_aux=True)(
+        state.discriminator.params, images, generated
+    )
+    discriminator = descend(gan.optimizer, state.discriminator, gradient, averages)
+    generator_value, gradient = jax.value_and_grad(partial(generator_objective, gan))(
+        generated, discriminator
+    )
+    generator = descend(gan.optimizer, state.generator, pull_back(gradient)[0], statistics)
+    losses = {"generator_loss": generator_value, "discriminator_loss": discriminator_value}
+    return GanState(generator, discriminator), losses
 
 
-def discriminator_loss(real: Float[Array, " n"], fake: Float[Array, " n"]) -> Float[Array, ""]:
-    """Returns -mean log D(x) - mean log(1 - D(G(z))), of log odds that each is real."""
+def discriminator_objective(
+    gan: Gan, statistics: Params, params: Params, images: Array, generated: Array
+) -> tuple[Float[Array, ""], Params]:
+    """Returns the discriminator's loss as a function of its params, and its running averages."""
+    (real, _), averages = apply(gan.discriminator, statistics, params, images)
+    (fake, _), averages = apply(gan.discriminator, averages, params, generated)
+    return discriminator_loss(real, fake), averages
+
+
+def generator_objective(gan: Gan, generated: Array, discriminator: NetState) -> Float[Array, ""]:
+    """Returns the generator's loss as a function of the images that it generates."""
+    (fake, _), _ = apply(
+        gan.discriminator, discriminator.statistics, discriminator.params, generated
+    )
+    return generator_loss(fake)
+
+
+def discriminator_loss(real: Float[Array, " n"], fake: Float[Array, " m"]) -> Float[Array, ""]:
+    """Returns -mean log D(x) - mean log(1 - D(G(z))), of logits that each image is real."""
     return jnp.mean(nn.softplus(-real)) + jnp.mean(nn.softplus(fake))
 
 
 def generator_loss(fake: Float[Array, " n"]) -> Float[Array, ""]:
-    """Returns -mean log D(G(z)), of log odds: the loss that does not saturate.
+    """Returns -mean log D(G(z)), of logits: the loss that does not saturate.
 
-    Source: Goodfellow et al., "Generative Adversarial Nets", NIPS 2014, section 3.
+    Source: Goodfellow et al., section 3.
     """
     return jnp.mean(nn.softplus(-fake))
 
 
-def train(module: nn.Module, statistics: Params, params: Params, inputs: Array):
-    """Returns what a network makes of a batch by the batch's own moments, and new averages."""
+def apply(module: nn.Module, statistics: Params, params: Params, inputs: Array):
+    """Returns a network's outputs for a batch, by the batch's own moments, and new averages."""
     variables = {"params": params, "batch_stats": statistics}
     outputs, changed = module.apply(variables, inputs, train=True, mutable=["batch_stats"])
     return outputs, changed["batch_stats"]
 
 
 def descend(
-    optimizer: optax.GradientTransformation, player: Player, slopes: Params, statistics: Params
-) -> Player:
-    """Returns the network after a step down the slopes of its loss."""
-    changes, state = optimizer.update(slopes, player.optimizer, player.params)
-    return Player(optax.apply_updates(player.params, changes), statistics, state)
+    optimizer: optax.GradientTransformation, net: NetState, gradient: Params, statistics: Params
+) -> NetState:
+    """Returns the network after a step of the optimizer."""
+    changes, state = optimizer.update(gradient, net.optimizer, net.params)
+    return NetState(optax.apply_updates(net.params, changes), statistics, state)

@@ -1,4 +1,4 @@
-"""What a fit measured, drawn over its steps."""
+"""Training curves: the metrics of a fit over its steps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,10 @@ WIDE = 30.0  # largest over smallest value: from here on the axis is logarithmic
 
 
 def draw_curves(lines: Sequence[dict[str, Any]]) -> Figure | None:
-    """Draws each value of lines of {"step": ..., name: value} over the steps; None without any.
+    """Draws each metric of lines of {"step": ..., name: value} over the steps; None without any.
 
-    Of many steps the means of groups, and in a band how far single steps lie apart.
+    Of more than BINS steps: the means of neighbouring steps, and a band from their smallest to
+    their largest value.
     """
     names = [name for name in (lines[-1] if lines else {}) if name != "step"]
     if not names:

@@ -1,13 +1,12 @@
 """Figures of a report, drawn on Agg without pyplot: no global state, no display.
 
 Colours can be told apart by colour-blind readers (Okabe and Ito). Heat maps share one scale, set
-by normal images (see `evaluate.calibrate`), so that equal colours mean equal scores everywhere.
+by normal images (see `protocol.set_scale`), so that equal colours mean equal scores everywhere.
 """
 
 import io
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -17,12 +16,13 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from sklearn.metrics import roc_curve
 
-from sparse_ad.nets.losses import share_active
+from sparse_ad.evaluation.results import ImageMetrics, Scale, ScoreRow
+from sparse_ad.nets.losses import fraction_active
 from sparse_ad.report.heatmaps import COLOURS, overlay, to_rgb
 from sparse_ad.report.pictures import Picture
 
 NORMAL, ANOMALOUS, CONTOUR = "#0072B2", "#D55E00", "#56F0FF"
-MAX_ATOMS = 400  # of a mosaic: more could not be seen
+MAX_ATOMS = 400  # of a mosaic: more would be too small to see
 
 
 def render(figure: Figure) -> bytes:
@@ -32,18 +32,20 @@ def render(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def draw_histogram(rows: Sequence[dict[str, Any]], threshold: float) -> Figure:
-    """Draws how the scores of normal and anomalous images are spread, and the threshold."""
+def draw_histogram(rows: Sequence[ScoreRow], threshold: float) -> Figure:
+    """Draws histograms of the scores of normal and anomalous images, and the threshold."""
     figure, axes = _figure(6.4, 3.8)
-    scores = np.array([row["score"] for row in rows])
-    wide = scores.min() > 0 and scores.max() > 30 * np.median(scores)  # a tail would hide the rest
+    scores = np.array([row.score for row in rows])
+    wide = scores.min() > 0 and scores.max() > 30 * np.median(scores)  # a long tail
     bounds = scores.min(), max(scores.max(), scores.min() + 1e-6 * max(1.0, abs(scores.min())))
     edges = np.geomspace(*bounds, 31) if wide else np.linspace(*bounds, 31)
     for label, name, colour in ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS)):
-        some = [row["score"] for row in rows if row["label"] == label]
+        of_class = [row.score for row in rows if row.label == label]
         style = {"bins": edges, "color": colour}
-        axes.hist(some, alpha=0.35, label=f"{name} ({len(some)})", **style)
-        axes.hist(some, histtype="step", linewidth=1.5, linestyle="-" if label else "--", **style)
+        axes.hist(of_class, alpha=0.35, label=f"{name} ({len(of_class)})", **style)
+        axes.hist(
+            of_class, histtype="step", linewidth=1.5, linestyle="-" if label else "--", **style
+        )
     axes.axvline(threshold, color="black", linewidth=1.5, label=f"threshold {threshold:.4g}")
     axes.set(xlabel="image score", ylabel="test images", xscale="log" if wide else "linear")
     axes.yaxis.get_major_locator().set_params(integer=True)
@@ -51,22 +53,23 @@ def draw_histogram(rows: Sequence[dict[str, Any]], threshold: float) -> Figure:
     return figure
 
 
-def draw_roc(rows: Sequence[dict[str, Any]], results: dict[str, Any]) -> Figure | None:
-    """Draws the ROC curve and the point at which the threshold works; None with one class."""
-    auroc, r1, r2 = (results["image"][name] for name in ("auroc", "r1", "r2"))
-    if auroc["value"] is None:
+def draw_roc(rows: Sequence[ScoreRow], metrics: ImageMetrics) -> Figure | None:
+    """Draws the ROC curve and the point of the threshold used; None with one class."""
+    auroc, _, r1, r2 = metrics
+    if auroc.value is None:
         return None
     figure, axes = _figure(4.8, 4.8)
-    label, score = ([row[name] for row in rows] for name in ("label", "score"))
-    alarms, hits, _ = roc_curve(label, score)
-    interval = f"AUROC {auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})"
+    false_positive, true_positive, _ = roc_curve(
+        [row.label for row in rows], [row.score for row in rows]
+    )
+    interval = f"AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f})"
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":", label="chance")
-    axes.plot(alarms, hits, color=NORMAL, linewidth=2, label=interval)
-    point = 1 - r1["value"], r2["value"]
+    axes.plot(false_positive, true_positive, color=NORMAL, linewidth=2, label=interval)
+    point = 1 - r1.value, r2.value
     axes.plot(*point, "o", color=ANOMALOUS, markersize=9, clip_on=False, label="at the threshold")
     axes.set(
-        xlabel="false-alarm rate (share of normal images flagged)",
-        ylabel="detection rate (share of anomalous images flagged)",
+        xlabel="false-positive rate (fraction of normal images flagged)",
+        ylabel="true-positive rate (fraction of anomalous images flagged)",
         xlim=(-0.02, 1.02),
         ylim=(-0.02, 1.02),
         aspect="equal",
@@ -75,7 +78,7 @@ def draw_roc(rows: Sequence[dict[str, Any]], results: dict[str, Any]) -> Figure 
     return figure
 
 
-def draw_examples(pictures: Sequence[Picture], scale: dict[str, float]) -> Figure | None:
+def draw_examples(pictures: Sequence[Picture], scale: Scale) -> Figure | None:
     """Draws each image with the outline of its mask, and below it the heat map over the image."""
     if not pictures:
         return None
@@ -96,20 +99,21 @@ def draw_examples(pictures: Sequence[Picture], scale: dict[str, float]) -> Figur
 def draw_reconstructions(pictures: Sequence[Picture]) -> Figure | None:
     """Draws original, reconstruction and difference, a row each as in Fig. 1 of the MLF-SC paper.
 
-    Differences share one scale; its end is passed by 0.1 % of the pixels, lest one spoil it.
+    Differences share one scale, clipped at the 99.9th percentile, so that one outlier does not
+    flatten all others.
     """
-    shown = [picture for picture in pictures if picture.reconstruction is not None]
-    if not shown:
+    pictures = [picture for picture in pictures if picture.reconstruction is not None]
+    if not pictures:
         return None
-    figure = Figure(figsize=(7.2, 2 * len(shown) + 0.4), layout="constrained")
-    axes = figure.subplots(len(shown), 3, squeeze=False)
-    apart = [np.abs(each.image - each.reconstruction).mean(-1) for each in shown]
-    most = float(np.quantile(apart, 0.999)) or 1.0
-    for picture, difference, panels in zip(shown, apart, axes, strict=True):
+    figure = Figure(figsize=(7.2, 2 * len(pictures) + 0.4), layout="constrained")
+    axes = figure.subplots(len(pictures), 3, squeeze=False)
+    differences = [np.abs(each.image - each.reconstruction).mean(-1) for each in pictures]
+    largest = float(np.quantile(differences, 0.999)) or 1.0
+    for picture, difference, panels in zip(pictures, differences, axes, strict=True):
         show_image(panels[0], to_rgb(picture.image))
         outline_mask(panels[0], picture.mask)
         show_image(panels[1], to_rgb(picture.reconstruction))
-        drawn = show_image(panels[2], difference, cmap="inferno", vmin=0, vmax=most)
+        drawn = show_image(panels[2], difference, cmap="inferno", vmin=0, vmax=largest)
         panels[0].set_ylabel(caption(picture), fontsize=8)
     for panel, name in zip(axes[0], ("original", "reconstruction", "difference"), strict=True):
         panel.set_title(name, fontsize=10)
@@ -128,9 +132,9 @@ def draw_atoms(atoms: Float[np.ndarray, "k h w c"] | None) -> Figure | None:
         return None
     atoms = np.asarray(atoms, np.float64)
     atoms = atoms if atoms.shape[-1] in (1, 3) else atoms.mean(-1, keepdims=True)
-    shown = atoms[np.argsort(_roughness(atoms))][:MAX_ATOMS]
-    low, high = (bound(shown, axis=(1, 2, 3), keepdims=True) for bound in (np.min, np.max))
-    tiles = (shown - low) / np.maximum(high - low, 1e-12)
+    drawn = atoms[np.argsort(_roughness(atoms))][:MAX_ATOMS]
+    low, high = (bound(drawn, axis=(1, 2, 3), keepdims=True) for bound in (np.min, np.max))
+    tiles = (drawn - low) / np.maximum(high - low, 1e-12)
     across = int(np.ceil(np.sqrt(2 * len(tiles))))
     down = -(-len(tiles) // across)
     framed = np.pad(
@@ -140,17 +144,18 @@ def draw_atoms(atoms: Float[np.ndarray, "k h w c"] | None) -> Figure | None:
     mosaic = framed.reshape(down, across, height, width, channels).swapaxes(1, 2)
     figure, axes = _figure(8, 8 * down * height / (across * width) + 0.4)
     show_image(axes, to_rgb(mosaic.reshape(down * height, across * width, channels)))
-    some = len(shown) if len(shown) == len(atoms) else f"{len(shown)} of {len(atoms)}"
-    axes.set_title(f"{some} atoms, smooth ones first", fontsize=10)
+    count = len(drawn) if len(drawn) == len(atoms) else f"{len(drawn)} of {len(atoms)}"
+    axes.set_title(f"{count} atoms, smooth ones first", fontsize=10)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return figure
 
 
 def draw_latents(latents: tuple[Float[np.ndarray, "n l"], ...] | None) -> Figure | None:
-    """Draws how the units' values are spread, in shares of an image's largest, and how many count.
+    """Draws histograms of the units, as fractions of the largest of their image.
 
-    A decoder undoes any scale of the latent, so that only shares can be compared.
+    A decoder undoes any scale of the latent, so that only fractions can be compared. The legend
+    says how many units are active: see `nets.losses`.
     """
     if latents is None:
         return None
@@ -161,12 +166,13 @@ def draw_latents(latents: tuple[Float[np.ndarray, "n l"], ...] | None) -> Figure
         if not len(codes):
             continue
         size = np.abs(codes)
-        shares = size / np.maximum(size.max(1, keepdims=True), 1e-30)
-        active = f"{name}: {share_active(codes).mean():.1%} active"
-        style = {"bins": np.linspace(0, 1, 51), "weights": np.full(shares.size, 1 / shares.size)}
+        largest = size.max(1, keepdims=True)
+        fraction = size / np.maximum(largest, 1e-30)
+        active = f"{name}: {fraction_active(codes).mean():.1%} active"
+        style = {"bins": np.linspace(0, 1, 51), "weights": np.full(size.size, 1 / size.size)}
         line = {"histtype": "step", "linewidth": 1.5, "color": colour, "label": active}
-        axes.hist(shares.ravel(), **style, **line)
-    axes.set(xlabel="size of a unit, in its image's largest", ylabel="share of units", yscale="log")
+        axes.hist(fraction.ravel(), **style, **line)
+    axes.set(xlabel="unit / largest of its image", ylabel="fraction of units", yscale="log")
     add_legend(figure, axes)
     return figure
 
@@ -191,7 +197,7 @@ def show_image(axes, image, **style):
 
 
 def outline_mask(axes, mask) -> None:
-    """Outlines the mask from a little outside, so that thin defects stay in sight."""
+    """Outlines the mask from a little outside, so that thin defects stay visible."""
     wide = ndimage.binary_dilation(mask, iterations=max(1, min(mask.shape) // 64))
     if wide.any() and not wide.all():
         axes.contour(wide, levels=[0.5], colors=[CONTOUR], linewidths=1)
@@ -199,17 +205,16 @@ def outline_mask(axes, mask) -> None:
 
 def caption(picture: Picture) -> str:
     """Names an image in three short lines: file, kind and score, verdict."""
-    row, name = picture.row, PurePath(picture.row["path"]).name
+    row, name = picture.row, PurePath(picture.row.path).name
     name = name if len(name) <= 22 else f"{name[:9]}…{name[-12:]}"
-    kind = row["kind"] if len(row["kind"]) <= 22 else f"{row['kind'][:21]}…"
-    return f"{name}\n{kind}: {row['score']:.4g}\n{'flagged' if row['flagged'] else 'not flagged'}"
+    kind = row.kind if len(row.kind) <= 22 else f"{row.kind[:21]}…"
+    return f"{name}\n{kind}: {row.score:.4g}\n{'flagged' if row.flagged else 'not flagged'}"
 
 
-def _colour_bar(figure: Figure, axes, scale: dict[str, float]) -> None:
-    heat = ScalarMappable(Normalize(scale["low"], scale["high"]), COLOURS)
+def _colour_bar(figure: Figure, axes, scale: Scale) -> None:
+    heat = ScalarMappable(Normalize(scale.low, scale.high), COLOURS)
     bar = figure.colorbar(heat, ax=axes, shrink=0.8, pad=0.02, extend="both")
-    ticks = [scale[name] for name in ("low", "limit", "high")]
-    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
+    bar.set_ticks(scale, labels=[f"{tick:.3g}" for tick in scale])
     bar.set_label("pixel score (middle: limit of normal images)")
 
 

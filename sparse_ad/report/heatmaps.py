@@ -5,16 +5,18 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.colors import ListedColormap
 
+from sparse_ad.evaluation.results import Scale
+
 COLOURS = ListedColormap(matplotlib.colormaps["inferno"](np.linspace(0.25, 1, 256)))  # no black
 
 
 def overlay(
     image: Float[np.ndarray, "h w c"],
     anomaly_map: Float[np.ndarray, "h w"],
-    scale: dict[str, float],
+    scale: Scale,
 ) -> Float[np.ndarray, "h w 3"]:
     """Lays the heat map over the image: clear at the low end of the scale, dense at the high."""
-    heat = np.clip((anomaly_map - scale["low"]) / (scale["high"] - scale["low"]), 0, 1)
+    heat = np.clip((anomaly_map - scale.low) / (scale.high - scale.low), 0, 1)
     cover = 0.85 * np.sqrt(heat)[..., None]
     return (1 - cover) * to_rgb(image) + cover * COLOURS(heat)[..., :3]
 

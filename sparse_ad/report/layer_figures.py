@@ -1,6 +1,6 @@
 """Figures of what each layer of a detector sees: errors, maps, channels.
 
-All that is drawn is measured against normal images; without any there is but the histogram.
+Maps and channels are scaled by normal images; without any, only the histogram is drawn.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import roc_auc_score
 
+from sparse_ad.evaluation.results import Scale
 from sparse_ad.report.figures import (
     ANOMALOUS,
     NORMAL,
@@ -34,7 +35,7 @@ SILENT = 0.01  # of the average channel of its layer: what adds less is measured
 
 
 def draw_layers(layers: dict[str, Layer] | None) -> Figure | None:
-    """Draws how patch errors of normal and anomalous images are spread, a panel for each layer.
+    """Draws histograms of the patch errors of normal and anomalous images, a panel for each layer.
 
     Source: Imamura et al., MLF-SC, Fig. 4.
     """
@@ -49,33 +50,33 @@ def draw_layers(layers: dict[str, Layer] | None) -> Figure | None:
     for axes in panels[len(layers) :]:
         axes.set_visible(False)
     for axes in panels[::across]:
-        axes.set_ylabel("share of the class's patches")
+        axes.set_ylabel("fraction of the class's patches")
     add_legend(figure, panels[0], columns=3 if across == 3 else 1)
     return figure
 
 
-def draw_layer_maps(pictures: Pictures, scale: dict[str, float]) -> Figure | None:
+def draw_layer_maps(pictures: Pictures, scale: Scale) -> Figure | None:
     """Draws image, map of each layer and heat map: a row for each image, a scale for each column.
 
     None without normal images, by which layers are scaled.
     """
-    shown, layers = named_pictures(pictures), _measured(pictures)
-    if not shown or not layers:
+    explained, layers = named_pictures(pictures), _measured(pictures)
+    if not explained or not layers:
         return None
     names = ("image", *layers, "heat map")
-    scales = [_scale(each.low, each.high) for each in layers.values()]
-    scales.append(_scale(scale["low"], scale["high"]))
-    size = 1.7 * len(names) + 0.7, 1.7 * len(shown) + 0.6
+    scales = [_norm(each.low, each.high) for each in layers.values()]
+    scales.append(_norm(scale.low, scale.high))
+    size = 1.7 * len(names) + 0.7, 1.7 * len(explained) + 0.6
     figure = Figure(figsize=size, layout="constrained")
     *panels, bars = figure.subplots(
-        len(shown) + 1, len(names), squeeze=False, height_ratios=[1] * len(shown) + [0.05]
+        len(explained) + 1, len(names), squeeze=False, height_ratios=[1] * len(explained) + [0.05]
     )
-    for (title, picture), (first, *rest) in zip(shown.items(), panels, strict=True):
+    for (title, picture), (first, *others) in zip(explained.items(), panels, strict=True):
         show_image(first, to_rgb(picture.image))
         outline_mask(first, picture.mask)
         first.set_ylabel(f"{title}\n{caption(picture)}", fontsize=7.5)
         maps = [picture.layers[name].map for name in layers] + [picture.map]
-        for axes, each, norm in zip(rest, maps, scales, strict=True):
+        for axes, each, norm in zip(others, maps, scales, strict=True):
             show_image(axes, each, cmap=COLOURS, norm=norm)
             outline_mask(axes, picture.mask)
     bars[0].set_axis_off()
@@ -91,18 +92,18 @@ def draw_channels(pictures: Pictures) -> Figure | None:
 
     None without normal images, and with fewer than two channels.
     """
-    shown, layers = named_pictures(pictures), _measured(pictures)
-    if not shown or sum(each.channels.shape[1] for each in layers.values()) < 2:
+    explained, layers = named_pictures(pictures), _measured(pictures)
+    if not explained or sum(each.channels.shape[1] for each in layers.values()) < 2:
         return None
     limit = typical_extreme(layers)
-    across = min(2, len(shown))
-    down = -(-len(shown) // across)
+    across = min(2, len(explained))
+    down = -(-len(explained) // across)
     figure = Figure(figsize=(4.6 * across, 3.4 * down + 0.3), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
-    for axes, (title, picture) in zip(panels, shown.items(), strict=False):
+    for axes, (title, picture) in zip(panels, explained.items(), strict=False):
         added = {name: picture.layers[name].channels for name in layers}
         names, values = zip(*top_channels(added, layers), strict=True)
-        axes.barh(names, values, color=ANOMALOUS if picture.row["label"] else NORMAL)
+        axes.barh(names, values, color=ANOMALOUS if picture.row.label else NORMAL)
         axes.axvline(limit, label=EXTREME, color="black", linewidth=1.2, linestyle="--")
         axes.set_title(f"{title}\n{' · '.join(caption(picture).splitlines())}", fontsize=8.5)
         axes.set_xlabel("times the mean of normal images", fontsize=9)
@@ -110,7 +111,7 @@ def draw_channels(pictures: Pictures) -> Figure | None:
         axes.tick_params("y", labelsize=8, length=0)
         axes.tick_params("x", labelsize=9, labelbottom=True)
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in panels[len(shown) :]:
+    for axes in panels[len(explained) :]:
         axes.set_visible(False)
     add_legend(figure, panels[0])
     return figure
@@ -119,10 +120,10 @@ def draw_channels(pictures: Pictures) -> Figure | None:
 def named_pictures(pictures: Pictures) -> dict[str, Picture]:
     """Returns the first explained picture of each group, by what it is the extreme of."""
     groups = {
-        "highest anomalous": pictures.hits,
-        "lowest anomalous": pictures.misses,
-        "highest normal": pictures.false_alarms,
-        "lowest normal": pictures.calm,
+        "highest anomalous": pictures.highest_anomalous,
+        "lowest anomalous": pictures.lowest_anomalous,
+        "highest normal": pictures.highest_normal,
+        "lowest normal": pictures.lowest_normal,
     }
     return {name: group[0] for name, group in groups.items() if group and group[0].layers}
 
@@ -136,9 +137,9 @@ def top_channels(
         usual = layers[name].channels.mean(0)
         unit = np.maximum(usual, SILENT * usual.mean())
         ratios = values / np.where(unit > 0, unit, 1.0)
-        most = np.argsort(-ratios, kind="stable")[:TOP]
-        every += [(f"{name} · {place}", float(ratios[place])) for place in most]
-    return sorted(every, key=lambda each: -each[1])[:TOP]
+        largest = np.argsort(-ratios, kind="stable")[:TOP]
+        every += [(f"{name} · {channel}", float(ratios[channel])) for channel in largest]
+    return sorted(every, key=lambda named: -named[1])[:TOP]
 
 
 def typical_extreme(layers: dict[str, Layer]) -> float:
@@ -148,10 +149,10 @@ def typical_extreme(layers: dict[str, Layer]) -> float:
     return float(np.median([top_channels(added, layers)[0][1] for added in every]))
 
 
-def shares(
+def fractions(
     errors: Float[np.ndarray, "n p"], edges: Float[np.ndarray, " b"]
 ) -> Float[np.ndarray, " a"]:
-    """Returns the share of errors in each bin; those beyond the edges count in the outermost."""
+    """Returns the fraction of errors in each bin; those beyond the edges count in the outermost."""
     inside = np.clip(errors.ravel(), edges[0], edges[-1])
     return np.histogram(inside, edges)[0] / max(1, errors.size)
 
@@ -171,21 +172,21 @@ def bins(errors: Float[np.ndarray, " m"]) -> tuple[Float[np.ndarray, " b"], bool
 def _draw_errors(axes, name: str, layer: Layer) -> None:
     edges, wide = bins(np.concatenate([layer.normal.ravel(), layer.anomalous.ravel()]))
     both = (layer.normal, "normal", NORMAL, "--"), (layer.anomalous, "anomalous", ANOMALOUS, "-")
-    for errors, title, colour, line in both:
-        found, label = shares(errors, edges), f"{title} ({len(errors)} images)"
-        axes.stairs(found, edges, fill=True, color=colour, alpha=0.35, label=label)
-        axes.stairs(found, edges, color=colour, linewidth=1.5, linestyle=line)
-    said = [name]
+    for errors, label, colour, line in both:
+        heights, label = fractions(errors, edges), f"{label} ({len(errors)} images)"
+        axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35, label=label)
+        axes.stairs(heights, edges, color=colour, linewidth=1.5, linestyle=line)
+    title = [name]
     if len(layer.normal):
         limit = np.quantile(layer.normal, REFERENCE)
         label = f"{100 * REFERENCE:.0f} % quantile of normal patches"
         axes.axvline(limit, color="black", linewidth=1.2, label=label)
         if len(layer.anomalous):
-            said.append(
+            title.append(
                 f"{100 * np.mean(layer.anomalous > limit):.1f} % of anomalous beyond the line"
             )
-            said.append(f"largest of each image: AUROC {_separation(layer):.2f}")
-    axes.set_title("\n".join(said), fontsize=9)
+            title.append(f"largest of each image: AUROC {_separation(layer):.2f}")
+    axes.set_title("\n".join(title), fontsize=9)
     axes.set(xlabel="patch error", xscale="log" if wide else "linear")
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
@@ -196,9 +197,9 @@ def _draw_errors(axes, name: str, layer: Layer) -> None:
 
 def _separation(layer: Layer) -> float:
     """AUROC of the largest patch error of each sampled image."""
-    most = np.concatenate([layer.normal.max(1), layer.anomalous.max(1)])
+    largest = np.concatenate([layer.normal.max(1), layer.anomalous.max(1)])
     label = np.repeat((0, 1), (len(layer.normal), len(layer.anomalous)))
-    return float(roc_auc_score(label, most))
+    return float(roc_auc_score(label, largest))
 
 
 def _measured(pictures: Pictures) -> dict[str, Layer]:
@@ -207,7 +208,7 @@ def _measured(pictures: Pictures) -> dict[str, Layer]:
     return {name: each for name, each in layers.items() if each.low is not None}
 
 
-def _scale(low: float, high: float) -> Normalize:
+def _norm(low: float, high: float) -> Normalize:
     return Normalize(low, max(high, low + 1e-6 * max(1.0, abs(low))))
 
 

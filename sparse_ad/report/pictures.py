@@ -1,6 +1,6 @@
 """The few images that a report shows, scored a second time: maps are not kept while measuring."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,29 +8,34 @@ import numpy as np
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
+from sparse_ad.batching import batched
+from sparse_ad.data.images import Images
 from sparse_ad.data.pipeline import scoring_batches
 from sparse_ad.devices import by_image
-from sparse_ad.evaluation.scoring import Score, ScoredImage, score_images
+from sparse_ad.evaluation.results import ScoreRow
+from sparse_ad.evaluation.scoring import Score, score_images
 from sparse_ad.types import Example, Explanation, Method, Params
 
-EACH = 3  # pictures in each group
-SAMPLED = 32  # images of each class whose layers are looked at
+PER_GROUP = 3  # pictures
+SAMPLED = 32  # images of each class whose layers and latents are shown
 SIDE = 64  # pixels along a side of a map that its layer's colour scale is set by, at most
+
+Explanations = dict[str, Explanation]  # of one image, by layer
 
 
 class Picture(NamedTuple):
     """One image to show."""
 
-    row: dict[str, Any]  # of scores.csv
+    row: ScoreRow
     image: Float[np.ndarray, "h w c"]  # 0..1
     map: Float[np.ndarray, "h w"]
     mask: Bool[np.ndarray, "h w"]  # all False where none is known
-    reconstruction: Float[np.ndarray, "h w c"] | None
-    layers: dict[str, Explanation] | None = None  # without the axis n; of the first of each group
+    reconstruction: Float[np.ndarray, "h w c"] | None  # of the first picture of each group
+    layers: Explanations | None = None  # of the first picture of each group
 
 
 class Layer(NamedTuple):
-    """What one layer says of the sampled test images."""
+    """One layer in the sampled test images."""
 
     normal: Float[np.ndarray, "n p"]  # patch errors
     anomalous: Float[np.ndarray, "m p"]
@@ -42,13 +47,22 @@ class Layer(NamedTuple):
 class Pictures(NamedTuple):
     """What a report shows, each group from its most to its least extreme score."""
 
-    false_alarms: tuple[Picture, ...]  # the highest-scored normal images
-    misses: tuple[Picture, ...]  # the lowest-scored anomalous ones
-    hits: tuple[Picture, ...]  # the highest-scored anomalous ones
-    calm: tuple[Picture, ...]  # the lowest-scored normal ones
+    highest_normal: tuple[Picture, ...]
+    lowest_anomalous: tuple[Picture, ...]
+    highest_anomalous: tuple[Picture, ...]
+    lowest_normal: tuple[Picture, ...]
     atoms: Float[np.ndarray, "k h w c"] | None
     layers: dict[str, Layer] | None = None  # where the method can explain
     latents: tuple[Float[np.ndarray, "n l"], ...] | None = None  # of sampled normal, anomalous ones
+
+
+class Viewer(NamedTuple):
+    """A fitted detector, and how images are read for it."""
+
+    method: Method
+    params: Params
+    images: Images
+    batch_size: int
 
 
 def gather_pictures(
@@ -56,139 +70,151 @@ def gather_pictures(
     score: Score,
     params: Params,
     examples: Sequence[Example],
-    rows: Sequence[dict[str, Any]],
-    config: Any,
+    rows: Sequence[ScoreRow],
+    images: Images,
+    batch_size: int,
 ) -> Pictures:
-    """Gathers the best and the worst of the test images that `rows` tells of.
+    """Gathers the best and the worst of the test images that `rows` lists.
 
-    `score` is the jitted `method.score`; it meets the batch shape that it was compiled for. The
-    first picture of each group is reconstructed and explained, where the method can.
+    `score` is the compiled scoring function of the method, best called with the batch size that it
+    was compiled for. The first picture of each group is reconstructed and explained, where the
+    method can.
     """
+    viewer = Viewer(method, params, images, batch_size)
     groups = choose_rows(rows)
-    named = {row["path"]: row for group in groups for row in group}
-    chosen = [example for example in examples if example.path in named]
-    firsts = {group[0]["path"] for group in groups if group}
-    explained, layers = gather_layers(method, params, examples, rows, firsts, config)
-    reconstruct = jax.jit(method.reconstruct) if method.reconstruct else None
-
-    def picture(image: ScoredImage) -> Picture:
-        path, shown = image.example.path, None
-        if reconstruct and path in firsts:
-            shown = np.asarray(reconstruct(params, method.features.extract(image.image[None])))[0]
-        apart = explained.get(path)
-        return Picture(named[path], image.image, image.map, image.mask, shown, apart)
-
-    scored: Iterable[ScoredImage] = score_images(score, params, chosen, config, "pictures")
-    shown = {image.example.path: picture(image) for image in scored}
-    atoms = np.asarray(method.atoms(params)) if method.atoms else None
-    groups = (tuple(shown[row["path"]] for row in group) for group in groups)
-    return Pictures(*groups, atoms, layers, gather_latents(method, params, examples, rows, config))
-
-
-def choose_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], ...]:
-    """Chooses false alarms, misses, hits and calm images: EACH at most, no image twice."""
-    ordered = sorted(rows, key=lambda row: row["score"])
-    normal, anomalous = ([row for row in ordered if row["label"] == value] for value in (0, 1))
-    # A small class is shared out from both ends, so that its best is not also its worst.
-    worst, best = ((len(some) + 1) // 2 for some in (normal, anomalous))
-    return (
-        normal[::-1][: min(EACH, worst)],
-        anomalous[: min(EACH, len(anomalous) - best)],
-        anomalous[::-1][: min(EACH, best)],
-        normal[: min(EACH, len(normal) - worst)],
+    chosen = {row.path: row for group in groups.values() for row in group}
+    firsts = {group[0].path for group in groups.values() if group}
+    explanations, layers = gather_layers(viewer, examples, rows, firsts)
+    reconstructions = reconstruct_images(viewer, _select(examples, firsts))
+    pictures = {}
+    scored = score_images(score, params, _select(examples, chosen), images, batch_size, "pictures")
+    for image in scored:
+        path = image.example.path
+        extras = reconstructions.get(path), explanations.get(path)
+        pictures[path] = Picture(chosen[path], image.image, image.map, image.mask, *extras)
+    atoms = method.views.atoms
+    return Pictures(
+        **{name: tuple(pictures[row.path] for row in group) for name, group in groups.items()},
+        atoms=np.asarray(atoms(params)) if atoms else None,
+        layers=layers,
+        latents=gather_latents(viewer, examples, rows),
     )
 
 
+def choose_rows(rows: Sequence[ScoreRow]) -> dict[str, list[ScoreRow]]:
+    """Chooses the rows of each group of Pictures: PER_GROUP at most, no image twice."""
+    ordered = sorted(rows, key=lambda row: row.score)
+    normal, anomalous = ([row for row in ordered if row.label == label] for label in (0, 1))
+    # A small class is divided between both groups, so that its best is not also its worst.
+    half_normal, half_anomalous = ((len(half) + 1) // 2 for half in (normal, anomalous))
+    return {
+        "highest_normal": normal[::-1][: min(PER_GROUP, half_normal)],
+        "lowest_anomalous": anomalous[: min(PER_GROUP, len(anomalous) - half_anomalous)],
+        "highest_anomalous": anomalous[::-1][: min(PER_GROUP, half_anomalous)],
+        "lowest_normal": normal[: min(PER_GROUP, len(normal) - half_normal)],
+    }
+
+
+def choose_sample(rows: Sequence[ScoreRow]) -> dict[str, int]:
+    """Chooses at most SAMPLED images of each class, spread evenly over `rows`: {path: label}."""
+    chosen = {}
+    for label in (0, 1):
+        paths = [row.path for row in rows if row.label == label]
+        index = np.linspace(0, len(paths) - 1, min(SAMPLED, len(paths))).round().astype(int)
+        chosen |= {paths[position]: label for position in index}
+    return chosen
+
+
+def reconstruct_images(
+    viewer: Viewer, examples: Sequence[Example]
+) -> dict[str, Float[np.ndarray, "h w c"]]:
+    """Returns the reconstructions by path; none where the method makes none."""
+    view = viewer.method.views.reconstruct
+    return dict(view_images(viewer, view, examples, "reconstructions")) if view else {}
+
+
 def gather_layers(
-    method: Method,
-    params: Params,
-    examples: Sequence[Example],
-    rows: Sequence[dict[str, Any]],
-    firsts: set[str],
-    config: Any,
-) -> tuple[dict[str, dict[str, Explanation]], dict[str, Layer] | None]:
+    viewer: Viewer, examples: Sequence[Example], rows: Sequence[ScoreRow], firsts: set[str]
+) -> tuple[dict[str, Explanations], dict[str, Layer] | None]:
     """Explains a sample of the test images, and those whose paths are in `firsts`.
 
     Returns: (explanations of `firsts` by path, layers by name); ({}, None) where the method cannot.
-    Keeps the maps of `firsts`, and of other images but SIDE x SIDE pixels.
+    Keeps the whole maps of `firsts`, and of other images only SIDE x SIDE pixels.
     """
-    if method.explain is None:
+    explain = viewer.method.views.explain
+    if explain is None:
         return {}, None
     labels = choose_sample(rows)
-    wanted = [each for each in examples if each.path in firsts or each.path in labels]
+    chosen = _select(examples, firsts | labels.keys())
     kept, sample = {}, {0: [], 1: []}
-    for path, explanation in explain_images(method, params, wanted, config):
+    for path, explanations in view_images(viewer, explain, chosen, "layers"):
         if path in firsts:
-            kept[path] = explanation
+            kept[path] = explanations
         if path in labels:
-            thin = {name: each._replace(map=_thin(each.map)) for name, each in explanation.items()}
-            sample[labels[path]].append(thin)
+            sample[labels[path]].append(_with_small_maps(explanations))
     names = next(iter(sample[0] + sample[1]), {})
     return kept, {name: _layer(name, sample[0], sample[1]) for name in names}
 
 
 def gather_latents(
-    method: Method,
-    params: Params,
-    examples: Sequence[Example],
-    rows: Sequence[dict[str, Any]],
-    config: Any,
+    viewer: Viewer, examples: Sequence[Example], rows: Sequence[ScoreRow]
 ) -> tuple[Float[np.ndarray, "n l"], Float[np.ndarray, "m l"]] | None:
     """Returns the latents of a sample of the normal and anomalous test images; None without any."""
-    if method.latent is None:
+    latent = viewer.method.views.latent
+    if latent is None:
         return None
-    labels = choose_sample(rows)
-    wanted = [each for each in examples if each.path in labels]
-    latent, found = by_image(method.latent), {0: [], 1: []}
-    for batch in scoring_batches(wanted, config.data, config.evaluation.batch_size):
-        codes = np.asarray(latent(params, method.features.extract(batch.image)))
-        for row in np.flatnonzero(batch.valid):
-            found[labels[wanted[batch.index[row]].path]].append(codes[row])
-    return tuple(np.array(each).reshape(len(each), codes.shape[1]) for each in found.values())
+    labels, codes = choose_sample(rows), {0: [], 1: []}
+    for path, code in view_images(viewer, latent, _select(examples, labels), "latents"):
+        codes[labels[path]].append(code)
+    length = len((codes[0] + codes[1])[0])
+    normal, anomalous = (np.array(each, np.float32).reshape(-1, length) for each in codes.values())
+    return normal, anomalous
 
 
-def choose_sample(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Chooses at most SAMPLED images of each class, spread evenly over `rows`: {path: label}."""
-    chosen = {}
-    for label in (0, 1):
-        some = [row["path"] for row in rows if row["label"] == label]
-        places = np.linspace(0, len(some) - 1, min(SAMPLED, len(some))).round().astype(int)
-        chosen |= {some[place]: label for place in places}
-    return chosen
-
-
-def explain_images(
-    method: Method, params: Params, examples: Sequence[Example], config: Any
-) -> Iterator[tuple[str, dict[str, Explanation]]]:
-    """Yields path and explanation (without the axis n) of each image that can be read."""
-    explain = by_image(method.explain)
-    batches = scoring_batches(examples, config.data, config.evaluation.batch_size)
-    with tqdm(total=len(examples), desc="layers", unit="image", delay=1) as bar:
-        for batch in batches:
-            found = explain(params, method.features.extract(batch.image))
-            found = jax.tree.map(np.asarray, found)
+def view_images(
+    viewer: Viewer, view: Callable[..., Any], examples: Sequence[Example], title: str
+) -> Iterator[tuple[str, Any]]:
+    """Yields the path and the view of each image that can be read; `view`: one of `Views`."""
+    method = viewer.method
+    compiled = by_image(batched(view, method.together))
+    with tqdm(total=len(examples), desc=title, unit="image", delay=1) as bar:
+        for batch in scoring_batches(examples, viewer.images, viewer.batch_size):
+            values = compiled(viewer.params, method.features.extract(batch.image))
+            values = jax.tree.map(np.asarray, values)
             for row in np.flatnonzero(batch.valid):
-                one = jax.tree.map(lambda leaf, row=row: leaf[row].copy(), found)
-                yield examples[batch.index[row]].path, one
+                value = jax.tree.map(lambda leaf, row=row: leaf[row].copy(), values)
+                yield examples[batch.index[row]].path, value
             bar.update(int(np.sum(batch.index >= 0)))
 
 
+def _select(examples: Sequence[Example], paths) -> list[Example]:
+    return [example for example in examples if example.path in paths]
+
+
+def _with_small_maps(explanations: Explanations) -> Explanations:
+    return {name: each._replace(map=_thin(each.map)) for name, each in explanations.items()}
+
+
 def _thin(anomaly_map: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "rows columns"]:
-    """Every so many rows and columns of a map, so that SIDE of each are left at most."""
+    """Every so many rows and columns of a map, so that at most SIDE of each are left."""
     down, across = (-(-length // SIDE) for length in anomaly_map.shape)
     return anomaly_map[down // 2 :: down, across // 2 :: across].copy()
 
 
-def _layer(name: str, normal: Sequence[dict], anomalous: Sequence[dict]) -> Layer:
-    """Puts together what layer `name` says of images of both classes, of which one may be empty."""
-    like = (*normal, *anomalous)[0][name]
-
-    def stack(field: str, images: Sequence[dict]) -> np.ndarray:
-        rows = [getattr(each[name], field) for each in images]
-        return np.stack(rows) if rows else np.empty((0, *getattr(like, field).shape))
-
+def _layer(name: str, normal: Sequence[Explanations], anomalous: Sequence[Explanations]) -> Layer:
+    """Collects one layer of images of both classes, of which one may be empty."""
     low = high = None
     if normal:
-        low, high = (float(each) for each in np.quantile(stack("map", normal), (0.5, 0.995)))
-    errors = stack("errors", normal), stack("errors", anomalous)
-    return Layer(*errors, low, high, stack("channels", normal))
+        maps = np.stack([each[name].map for each in normal])
+        low, high = (float(value) for value in np.quantile(maps, (0.5, 0.995)))
+    like = (*normal, *anomalous)[0][name]
+    errors = (_stack(name, "errors", images, like) for images in (normal, anomalous))
+    return Layer(*errors, low, high, _stack(name, "channels", normal, like))
+
+
+def _stack(
+    name: str, field: str, images: Sequence[Explanations], like: Explanation
+) -> Float[np.ndarray, "n m"]:
+    """One field of a layer in several images, or no rows of the right length."""
+    rows = [getattr(each[name], field) for each in images]
+    return np.stack(rows) if rows else np.empty((0, *getattr(like, field).shape))

@@ -2,22 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from ml_collections import ConfigDict
+from typing import NamedTuple
 
 from sparse_ad.errors import UserError, require, require_choice
-from sparse_ad.system.command_line import ROOT, load_config
+from sparse_ad.experiment import Experiment
+from sparse_ad.system.command_line import load_experiment
 
-PUBLISHED = ROOT / "results" / "published.json"
 COLUMNS = ("kinds", "blocks")
 
 
 class Row(NamedTuple):
     """A detector of the study."""
 
-    key: str  # its folder, and its name in results/published.json
+    key: str  # its folder, and its name in studies/published.json
     title: str
     config: str  # as after --config=
     overrides: tuple[str, ...] = ()  # "field=value", as after --config.
@@ -32,34 +31,63 @@ class Block(NamedTuple):
     overrides: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Published:
+    """Which published tables stand beside ours: "paper.table" in studies/published.json."""
+
+    auroc: str = ""  # table of image AUROC
+    r1_r2: str = ""  # table of R1 and R2
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of detectors, data and seeds."""
+
+    name: str = ""  # of the study; its results go to runs/NAME
+    root: str = ""  # folder of the data: what {root} stands for in an override
+    seeds: tuple[int, ...] = (0,)  # every cell is run with each
+    rows: tuple[Row, ...] = ()  # the detectors
+    blocks: tuple[Block, ...] = ()  # the data
+    common: tuple[str, ...] = ()  # overrides of every cell, "field=value"
+    overrides: tuple[str, ...] = ()  # the same, stronger than all others: for the command line
+    only_rows: tuple[str, ...] = ()  # keys of the rows to run; (): all
+    only_blocks: tuple[str, ...] = ()  # keys of the blocks to run; (): all
+    columns: str = "kinds"  # kinds: a table for each block | blocks: one table of them all
+    compare: tuple[tuple[str, str], ...] = ()  # pairs of rows: the first less the second
+    published: Published = field(default_factory=Published)
+    published_of: str = ""  # what the published values are of, where it differs from ours
+    bootstrap: int = 1000  # resamples behind the interval of a difference
+
+    def __post_init__(self):
+        good = all(seed >= 0 for seed in self.seeds) and len(set(self.seeds)) == len(self.seeds)
+        remedy = "give different whole numbers from 0 on, at least one"
+        require(good and len(self.seeds) > 0, "seeds", self.seeds, remedy)
+        require(self.bootstrap >= 1, "bootstrap", self.bootstrap, "give 1 or more")
+        require_choice("columns", self.columns, COLUMNS)
+        for key in {key for pair in self.compare for key in pair}:
+            require_choice("compare", key, [row.key for row in self.rows])
+
+
 class Cell(NamedTuple):
     """One run of the grid."""
 
     block: Block
     row: Row
     seed: int
-    place: str  # BLOCK/ROW/seedN: what it is called, and its folder below the study's
+    path: str  # BLOCK/ROW/seedN: its name, and its folder below the study's
     workdir: Path
     overrides: dict[str, str]  # fields that differ from the config file, as text
-    config: ConfigDict
+    experiment: Experiment
 
 
-def list_cells(study: ConfigDict, workdir: Path) -> list[Cell]:
-    """Returns all cells, seeds outermost: so that whole tables are there as early as can be.
+def list_cells(study: Study, workdir: Path) -> list[Cell]:
+    """Returns all cells, seeds outermost, so that there are whole tables as early as possible.
 
-    Of two overrides of one field the more particular holds: `common` < block < row < `overrides`.
+    If two overrides set one field, the more specific wins: `common` < block < row < `overrides`.
     Raises: UserError that names the field of the study, or the cell and its field.
     """
-    rows = _chosen(study.rows, "only_rows", study.only_rows)
-    blocks = _chosen(study.blocks, "only_blocks", study.only_blocks)
-    seeds = tuple(study.seeds)
-    whole = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
-    remedy = "give different whole numbers from 0 on, at least one"
-    require(whole and seeds and len(set(seeds)) == len(seeds), "seeds", seeds, remedy)
-    require(study.bootstrap >= 1, "bootstrap", study.bootstrap, "give 1 or more")
-    require_choice("columns", study.columns, COLUMNS)
-    for key in {key for pair in study.compare for key in pair}:
-        require_choice("compare", key, [row.key for row in study.rows])
+    rows = _choose(study.rows, "only_rows", study.only_rows)
+    blocks = _choose(study.blocks, "only_blocks", study.only_blocks)
     given = (
         *study.common,
         *study.overrides,
@@ -70,49 +98,38 @@ def list_cells(study: ConfigDict, workdir: Path) -> list[Cell]:
     require(bool(study.root) or not needed, "root", study.root, remedy)
     return [
         _cell(study, workdir, seed, block, row)
-        for seed in seeds
+        for seed in study.seeds
         for block in blocks
         for row in rows
     ]
 
 
-def require_kind(config: ConfigDict, study: bool) -> None:
-    """Raises UserError unless `config` is that of a study, or that of a run, as is wanted."""
-    if study and "rows" not in config:
-        names = {path.name for path in ROOT.glob("configs/studies/*.py")} - {"base.py"}
-        files = ", ".join(sorted(names))
-        raise UserError(
-            f"--mode=study: {config.name} is no study; give --config=configs/studies/FILE: {files}"
-        )
-    if not study and "rows" in config:
-        raise UserError(f"--config: {config.name} is a study; run it by --mode=study")
-
-
 @contextmanager
-def named(place: str) -> Iterator[None]:
-    """Puts the name of the cell before what a UserError says."""
+def named(cell: str) -> Iterator[None]:
+    """Puts the name of the cell before the message of a UserError."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{place}: {error}") from error
+        raise UserError(f"{cell}: {error}") from error
 
 
-def _chosen(all_of_them: tuple, field: str, keys: Iterable[str]) -> tuple:
+def _choose(parts: tuple, field: str, keys: Iterable[str]) -> tuple:
     """The rows or blocks that `keys` name, in the order of the study; without keys all."""
-    known = [each.key for each in all_of_them]
+    known = [part.key for part in parts]
     require(bool(known), field.removeprefix("only_"), (), "a study needs at least one")
     for key in keys:
         require_choice(field, key, known)
-    return tuple(each for each in all_of_them if not keys or each.key in keys)
+    return tuple(part for part in parts if not keys or part.key in keys)
 
 
-def _cell(study: ConfigDict, workdir: Path, seed: int, block: Block, row: Row) -> Cell:
-    place = f"{block.key}/{row.key}/seed{seed}"
-    with named(place):
+def _cell(study: Study, workdir: Path, seed: int, block: Block, row: Row) -> Cell:
+    path = f"{block.key}/{row.key}/seed{seed}"
+    with named(path):
         given = (*study.common, *block.overrides, *row.overrides, *study.overrides)
         overrides = dict(_split(each, study.root) for each in given) | {"seed": str(seed)}
-        config = load_config(row.config, [f"{name}={text}" for name, text in overrides.items()])
-    return Cell(block, row, seed, place, workdir / place, overrides, config)
+        changes = [f"{name}={text}" for name, text in overrides.items()]
+        experiment = load_experiment(row.config, changes)
+    return Cell(block, row, seed, path, workdir / path, overrides, experiment)
 
 
 def _split(override: str, root: str) -> tuple[str, str]:
@@ -120,20 +137,3 @@ def _split(override: str, root: str) -> tuple[str, str]:
     field, equals, value = override.partition("=")
     require(bool(equals), "overrides", override, 'write "field=value"')
     return field, value.replace("{root}", root)
-
-
-def read_published(study: ConfigDict, tree: dict[str, Any]) -> dict[str, Any]:
-    """Returns what was published of each measure that `study.published` gives a place for.
-
-    A place is "paper.table" in results/published.json, whose content `tree` is.
-    Raises: UserError naming the field where there is no such place.
-    """
-    found = {}
-    for measure, place in study.published.items():
-        if place:
-            paper, _, table = place.partition(".")
-            known = tree.get(paper, {})
-            require(table in known, f"published.{measure}", place, f"is not in {PUBLISHED.name}")
-            found[measure] = known[table]
-            found["source"] = known["source"]
-    return found

@@ -1,67 +1,84 @@
-"""Studies: a grid of detectors, data and seeds, run cell by cell and laid out beside the paper.
+"""Studies: a grid of detectors, data and seeds, run cell by cell and tabulated beside the paper.
 
-A study that was stopped, or of which cells failed, goes on when the same command is given again:
-cells that are finished are left alone, and one that was stopped goes on from its checkpoint.
+When a study was stopped, or cells of it failed, the same command resumes it: finished cells are
+left alone, and a cell that was stopped continues from its checkpoint.
 """
 
 import gc
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from sparse_ad import stages
 from sparse_ad.errors import UserError
-from sparse_ad.evaluation.comparison import Scored, compare, deviation, read_scores
-from sparse_ad.studies.grid import PUBLISHED, Cell, list_cells, read_published
-from sparse_ad.studies.records import study_page
-from sparse_ad.studies.tables import to_html
+from sparse_ad.evaluation.comparison import Comparison, compare, sample_std
+from sparse_ad.evaluation.records import Scored, read_results, read_scores
+from sparse_ad.evaluation.results import Interval
+from sparse_ad.studies.grid import Cell, Study, list_cells
+from sparse_ad.studies.markdown import study_page
+from sparse_ad.studies.published import read_published
+from sparse_ad.studies.results import (
+    CellResult,
+    Difference,
+    RowInfo,
+    StudyRecord,
+    Summaries,
+    Summary,
+)
+from sparse_ad.studies.tables import OWN, to_html
 from sparse_ad.system.command_line import tell
 from sparse_ad.system.environment import describe, shorten_command
-from sparse_ad.system.files import read_json, write_json, write_text
+from sparse_ad.system.files import write_json, write_text
 from sparse_ad.system.workdir import is_finished, plain
 
 log = logging.getLogger(__name__)
 
 
-def run(study: ConfigDict, workdir: Path) -> None:
+def run(study: Study, workdir: Path) -> None:
     """Runs all cells that are not finished; writes study.json, study.md and study.html.
 
     Raises: UserError before the first cell for a field, config or value that is wrong; after the
     last one, with all that could be measured written, if any cell failed, naming each.
     """
     cells = list_cells(study, workdir)
-    published = read_published(study, read_json(PUBLISHED))
+    published = read_published(study)  # a wrong name fails now, not after hours
     failed = run_cells(cells)
-    done = [cell for cell in cells if cell.place not in failed]
-    record = {
-        "name": study.name,
-        "study": plain(study) | {"root": shorten_command([study.root])},
-        "environment": describe(),
-        "rows": {cell.row.key: _told(cell.row) for cell in cells},
-        "blocks": {cell.block.key: cell.block.title for cell in cells},
-        "published": published,
-        "cells": [measure_cell(cell) for cell in done],
-        "failed": failed,
-    }
-    record["summary"] = summarise(record["cells"])
-    record["differences"] = measure_differences(study, done, record["summary"])
-    write_json(workdir / "study.json", record)
+    done = [cell for cell in cells if cell.path not in failed]
+    results = tuple(measure_cell(cell) for cell in done)
+    summary = summarise(results)
+    record = StudyRecord(
+        name=study.name,
+        study=plain(study) | {"root": shorten_command([study.root])},
+        environment=describe(),
+        rows={row.key: RowInfo(row.title, row.config, row.check) for _, row, *_ in cells},
+        blocks={block.key: block.title for block, *_ in cells},
+        published=published,
+        cells=results,
+        failed=failed,
+        summary=summary,
+        differences=measure_differences(study, done, summary),
+    )
+    write_study(workdir, record)
+    if failed:
+        reasons = "; ".join(f"{cell}: {reason}" for cell, reason in failed.items())
+        raise UserError(
+            f"{len(failed)} of {len(cells)} cells failed; correct the mistakes and run the same "
+            f"command again: {reasons}"
+        )
+
+
+def write_study(workdir: Path, record: StudyRecord) -> None:
+    """Writes the record and its pages, and prints the tables."""
     page = study_page(record)
+    write_json(workdir / "study.json", record)
     write_text(workdir / "study.md", f"{page}\n")
     write_text(workdir / "study.html", to_html(record))
     print(f"{page}\n\n{workdir / 'study.html'}")
-    if failed:
-        places = "; ".join(f"{place}: {reason}" for place, reason in failed.items())
-        raise UserError(
-            f"{len(failed)} of {len(cells)} cells failed; mend and give the command again: {places}"
-        )
 
 
 def run_cells(cells: Sequence[Cell]) -> dict[str, str]:
@@ -72,69 +89,64 @@ def run_cells(cells: Sequence[Cell]) -> dict[str, str]:
     for number, cell in enumerate(todo):
         left = _estimate(todo[number:], spent)
         so_far = f"{(time.monotonic() - start) / 60:.0f} min so far, {left}"
-        log.info("cell %d of %d: %s; %s", number + 1, len(todo), cell.place, so_far)
+        log.info("cell %d of %d: %s; %s", number + 1, len(todo), cell.path, so_far)
         begun = time.monotonic()
         try:
-            stages.run(cell.config, cell.workdir)
+            stages.run(cell.experiment, cell.workdir)
             spent[cell.row.key].append(time.monotonic() - begun)
         except UserError as error:
-            failed[cell.place] = str(error)
-            tell(f"error: {cell.place}: {error}")
-        except Exception as error:  # out of memory, a fault of ours: the other cells can go on
-            failed[cell.place] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            log.exception("%s failed", cell.place)
+            failed[cell.path] = str(error)
+            tell(f"error: {cell.path}: {error}")
+        except Exception as error:  # out of memory, a bug: the other cells can still run
+            failed[cell.path] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            log.exception("%s failed", cell.path)
         jax.clear_caches()  # programs of one cell are of no use to the next
         gc.collect()
     return failed
 
 
-def measure_cell(cell: Cell) -> dict[str, Any]:
-    """Returns the figures of a finished cell."""
-    names = ("image", "kinds", "pixel", "score_info", "environment")
-    results = read_json(cell.workdir / "results.json", names)
-    image, pixel, environment = (results[name] for name in ("image", "pixel", "environment"))
-    kinds = {kind: figures["auroc"] for kind, figures in results["kinds"].items()}
-    return {
-        "block": cell.block.key,
-        "row": cell.row.key,
-        "seed": cell.seed,
-        "place": cell.place,
-        "config": cell.row.config,
-        "overrides": {name: shorten_command([text]) for name, text in cell.overrides.items()},
-        "auroc": kinds | {"all": image["auroc"]},
-        **{name: image[name] for name in ("ap", "r1", "r2")},
-        "pixel": {name: pixel[name] for name in ("auroc", "aupro_0.3", "aupro_0.05")},
-        "score_info": results["score_info"],
-        "counts": results["counts"],
-        "fit": {name: results["fit"][name] for name in ("steps", "images", "seconds")},
-        "images_per_second": results["cost"]["images_per_second"],
-        "environment": {name: environment[name] for name in ("commit", "device", "time")},
-    }
+def measure_cell(cell: Cell) -> CellResult:
+    """Returns the metrics of a finished cell."""
+    results = read_results(cell.workdir / "results.json")
+    image = results.image
+    kinds = {kind: metrics.auroc for kind, metrics in results.kinds.items()}
+    return CellResult(
+        block=cell.block.key,
+        row=cell.row.key,
+        seed=cell.seed,
+        path=cell.path,
+        config=cell.row.config,
+        overrides={name: shorten_command([text]) for name, text in cell.overrides.items()},
+        auroc=kinds | {"all": image.auroc},
+        **{name: getattr(image, name) for name in ("ap", "r1", "r2")},
+        pixel=results.pixel,
+        counts=results.counts,
+        fit=results.fit,
+        images_per_second=results.cost.images_per_second,
+        environment={name: results.environment[name] for name in ("commit", "device", "time")},
+        score_info=results.score_info,
+    )
 
 
-def summarise(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns block -> row -> column -> figure, over seeds; columns: kinds, "all", "r1", "r2".
-
-    A figure: value (mean over seeds), deviation (None with one seed), seeds, and with one seed
-    the interval low, high over its test images.
-    """
-    found = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+def summarise(cells: Sequence[CellResult]) -> Summaries:
+    """Returns the metrics over seeds, by block, row and column."""
+    metrics: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for cell in cells:
-        for column, figure in (cell["auroc"] | {"r1": cell["r1"], "r2": cell["r2"]}).items():
-            if figure["value"] is not None:
-                found[cell["block"]][cell["row"]][column].append(figure)
+        for column, metric in (cell.auroc | {"r1": cell.r1, "r2": cell.r2}).items():
+            if metric.value is not None:
+                metrics[cell.block][cell.row][column].append(metric)
     return {
         block: {
-            row: {column: _over_seeds(figures) for column, figures in columns.items()}
+            row: {column: _over_seeds(every) for column, every in columns.items()}
             for row, columns in rows.items()
         }
-        for block, rows in found.items()
+        for block, rows in metrics.items()
     }
 
 
 def measure_differences(
-    study: ConfigDict, cells: Sequence[Cell], summary: dict[str, Any]
-) -> list[dict[str, Any]]:
+    study: Study, cells: Sequence[Cell], summary: Summaries
+) -> tuple[Difference, ...]:
     """Returns for each block what `compare` asks for, and detectors less their strongest check.
 
     The strongest is the check with the highest AUROC on the test images: chosen to the advantage
@@ -142,53 +154,57 @@ def measure_differences(
     """
     differences = []
     for block, rows in summary.items():
-        scored = defaultdict(dict)
-        for cell in cells:
-            if cell.block.key == block:
-                scored[cell.row.key][cell.seed] = read_scores(cell.workdir / "scores.csv")
+        scored = _read_block(cells, block)
         checks = {cell.row.key for cell in cells if cell.row.check} & rows.keys()
-        wanted = [(*pair, "compare") for pair in study.compare if set(pair) <= rows.keys()]
+        pairs = [(*pair, "compare") for pair in study.compare if set(pair) <= rows.keys()]
         if checks:
-            strongest = max(sorted(checks), key=lambda row: rows[row]["all"]["value"])
-            wanted += [(row, strongest, "check") for row in rows if row not in checks]
-        for one, other, reason in wanted:
-            columns = rows[one].keys() - {"r1", "r2"} if reason == "compare" else {"all"}
-            figures = {
-                column: _paired(scored[one], scored[other], column, study.bootstrap)
+            strongest = max(sorted(checks), key=lambda row, rows=rows: rows[row]["all"].value)
+            pairs += [(row, strongest, "check") for row in rows if row not in checks]
+        for row, less, purpose in pairs:
+            columns = rows[row].keys() - set(OWN) if purpose == "compare" else {"all"}
+            auroc = {
+                column: _paired(scored[row], scored[less], column, study.bootstrap)
                 for column in sorted(columns)
             }
-            differences.append(
-                {"block": block, "row": one, "less": other, "for": reason, "auroc": figures}
-            )
-    return differences
+            differences.append(Difference(block, row, less, purpose, auroc))
+    return tuple(differences)
 
 
-def _paired(these: dict[int, Scored], those: dict[int, Scored], column: str, resamples: int):
-    seeds = sorted(these.keys() & those.keys())
-    runs = ([each[seed] for seed in seeds] for each in (these, those))
-    return compare(*runs, column, resamples, seed=0)
+def _read_block(cells: Sequence[Cell], block: str) -> dict[str, dict[int, Scored]]:
+    """The scores of all cells of a block, by row and seed."""
+    scored = defaultdict(dict)
+    for cell in cells:
+        if cell.block.key == block:
+            scored[cell.row.key][cell.seed] = read_scores(cell.workdir / "scores.csv")
+    return scored
 
 
-def _over_seeds(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    values = [figure["value"] for figure in figures]
-    found = {"value": float(np.mean(values)), "deviation": deviation(values), "seeds": len(values)}
-    return found if len(values) > 1 else figures[0] | found
+def _paired(
+    runs: Mapping[int, Scored], others: Mapping[int, Scored], column: str, resamples: int
+) -> Comparison:
+    seeds = sorted(runs.keys() & others.keys())
+    pair = ([by_seed[seed] for seed in seeds] for by_seed in (runs, others))
+    return compare(*pair, column, resamples, seed=0)
 
 
-def _told(row) -> dict[str, Any]:
-    return {"title": row.title, "config": row.config, "check": row.check}
+def _over_seeds(metrics: Sequence[Interval]) -> Summary:
+    values = [metric.value for metric in metrics]
+    summary = Summary(float(np.mean(values)), sample_std(values), len(values))
+    if len(metrics) > 1:
+        return summary
+    return summary._replace(low=metrics[0].low, high=metrics[0].high)
 
 
 def _finished(cell: Cell) -> bool:
-    """Tells whether a cell has its results; where its files are damaged, running it will say so."""
+    """Whether a cell has its results; where its files are damaged, running it reports that."""
     try:
-        return is_finished(cell.workdir, cell.config)
+        return is_finished(cell.workdir, cell.experiment)
     except UserError:
         return False
 
 
 def _estimate(todo: Sequence[Cell], spent: dict[str, list[float]]) -> str:
-    """How long the cells will take, by those of their row, or by all of them, so far."""
+    """How long the cells will take, by the time of their row so far, or else of all rows."""
     known = [seconds for row in spent.values() for seconds in row]
     if not known:
         return "time to go not known yet"

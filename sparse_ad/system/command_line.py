@@ -12,18 +12,19 @@ from typing import Any
 from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 from tqdm import tqdm
 
 from sparse_ad.errors import FieldError, UserError
 from sparse_ad.experiment import Experiment, read_experiment
-from sparse_ad.options import Option, comments, describe, find_kinds, switch
+from sparse_ad.options import describe, find_kinds, switch
 
 QUICKSTART = "configs/quickstart.py"
 OF_WORKDIR = "configs/of_workdir.py"
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 
 
-class ConfigParser(config_flags.ConfigFileFlagParser):
+class ConfigParser(ConfigFileFlagParser):
     """Loads a config file, with the kinds of its sections as the overrides in argv want them.
 
     --config.data.name=elpv makes the section `data` one of ELPV: with the fields of that source,
@@ -40,6 +41,10 @@ class ConfigParser(config_flags.ConfigFileFlagParser):
         except UserError as error:  # the loader puts a traceback around what the file raised
             cause = error.__context__
             raise (cause if isinstance(cause, UserError) else error) from None
+        except TypeError as error:
+            if path.partition(":")[2] and "get_config() takes 0" in str(error):
+                raise UserError(f"--config = {path!r}: this config has no variants") from None
+            raise
         if "method" in config:  # not a study
             switch_kinds(config, self.argv)
         return config
@@ -185,15 +190,11 @@ def _fields(tree: dict[str, Any], prefix: str = "") -> Iterable[str]:
             yield from _fields(value, f"{prefix}{name}.")
 
 
-def format_options(config: ConfigDict) -> str:
-    """Returns every field of a config, its value and its meaning, as text for --help."""
-    if "method" in config:
-        options = list(describe(read_experiment(config)))
-    else:
-        known = comments(importlib.import_module("configs.studies.base").Study)
-        options = [Option(name, config[name], text) for name, text in known.items()]
+def format_options(options: Any) -> str:
+    """Returns every field of an experiment or study, its value and its meaning, for --help."""
     return "\n".join(
-        f"  --config.{option.path}={option.default!r}\n      {option.meaning}" for option in options
+        f"  --config.{option.path}={option.default!r}\n      {option.meaning}"
+        for option in describe(options)
     )
 
 

@@ -15,13 +15,15 @@ from sparse_ad.errors import FieldError, within
 def to_json(value: Any) -> Any:
     """Returns a value in the types of strict JSON.
 
-    NamedTuples become objects by the names of their fields; other tuples, lists and arrays become
-    lists; paths become strings. Numbers that are not finite become null.
+    NamedTuples become objects by the names of their fields, or by the names that their `json_names`
+    gives to some of them; other tuples, lists and arrays become lists; paths become strings.
+    Numbers that are not finite become null.
     """
     if isinstance(value, dict):
         return {str(name): to_json(item) for name, item in value.items()}
     if _is_named_tuple(type(value)):
-        return to_json(value._asdict())
+        names = _json_names(type(value))
+        return {names[field]: to_json(item) for field, item in value._asdict().items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, bool | np.bool_):
@@ -70,6 +72,11 @@ def _is_named_tuple(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
 
 
+def _json_names(kind: Any) -> dict[str, str]:
+    """Returns field -> name in JSON; they differ where that is a keyword or not an identifier."""
+    return {field: field for field in kind._fields} | getattr(kind, "json_names", {})
+
+
 def _checked(content: Any, kind: Any, field: str) -> Any:
     """Returns the content, or raises FieldError unless it is of that kind; True is no number."""
     if isinstance(content, kind) and (kind is bool or not isinstance(content, bool)):
@@ -82,10 +89,10 @@ def _named_tuple(content: dict[str, Any], kind: Any, field: str) -> Any:
     hints = typing.get_type_hints(kind)
     values = {}
     with within(field):
-        for name in kind._fields:
+        for own, name in _json_names(kind).items():
             if name in content:
-                values[name] = from_json(content[name], hints[name], name)
-            elif name not in kind._field_defaults:
+                values[own] = from_json(content[name], hints[own], name)
+            elif own not in kind._field_defaults:
                 raise FieldError(name, None, "is missing")
     return kind(**values)
 

@@ -114,9 +114,9 @@ def environment_of(experiment: Experiment) -> dict[str, Any]:
     return {"seed": experiment.seed, **environment.describe()}
 
 
-def plain(experiment: Experiment) -> dict[str, Any]:
-    """Returns the config of an experiment as JSON would give it back."""
-    return json.loads(json.dumps(section(experiment).to_dict()))
+def plain(options: Any) -> dict[str, Any]:
+    """Returns the config of an experiment or study as JSON would give it back."""
+    return json.loads(json.dumps(section(options).to_dict()))
 
 
 def differences(old: Any, new: Any, ignored: tuple[str, ...] = (), name: str = "") -> list[str]:

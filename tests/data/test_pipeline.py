@@ -4,13 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers.made_up import data_config
 
+from sparse_ad.data.images import Images
 from sparse_ad.data.pipeline import scoring_batches, training_batches
 from sparse_ad.errors import UserError
 from sparse_ad.types import Example
 
-CONFIG = data_config(size=(8, 6), color="grey")
+OPTIONS = Images(size=(8, 6), color="grey")
 
 
 def make(count: int) -> list[Example]:
@@ -27,15 +27,15 @@ def indices(batches, count):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_epoch_sees_each_image_once_in_a_new_order(workers):
-    config = data_config(size=(8, 6), workers=workers)
-    order = indices(training_batches(make(7), config, 3, seed=1), 14).reshape(-1, 7)
+    options = Images(size=(8, 6), workers=workers)
+    order = indices(training_batches(make(7), options, 3, seed=1), 14).reshape(-1, 7)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(7), (6, 1)))
     assert len(np.unique(order, axis=0)) == 6
 
 
 def test_order_depends_on_the_seed_alone():
     runs = [
-        indices(training_batches(make(50), data_config(size=(8, 6), workers=w), 8, seed), 20)
+        indices(training_batches(make(50), Images(size=(8, 6), workers=w), 8, seed), 20)
         for w, seed in [(0, 0), (2, 0), (2, 1)]
     ]
     np.testing.assert_array_equal(runs[0], runs[1])
@@ -46,11 +46,11 @@ def test_order_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize("step", [0, 1, 4, 9])
 def test_resume_is_exact(step):
-    straight = training_batches(make(7), CONFIG, 3, seed=1)
+    straight = training_batches(make(7), OPTIONS, 3, seed=1)
     for _ in range(step):
         next(straight)
     state = straight.get_state()
-    resumed = training_batches(make(7), CONFIG, 3, seed=1)
+    resumed = training_batches(make(7), OPTIONS, 3, seed=1)
     next(resumed)
     resumed.set_state(state)
     for expected, batch in itertools.islice(zip(straight, resumed, strict=True), 6):
@@ -60,7 +60,7 @@ def test_resume_is_exact(step):
 
 
 def test_fewer_images_than_a_batch_repeat():
-    batch = next(training_batches(make(2), CONFIG, 5, seed=0))
+    batch = next(training_batches(make(2), OPTIONS, 5, seed=0))
     assert batch.image.shape == (5, 8, 6, 1) and batch.valid.all()
     assert sorted(set(batch.index.tolist())) == [0, 1]
 
@@ -69,7 +69,7 @@ def test_unreadable_training_image_is_a_user_error():
     examples = make(6)
     examples[3] = examples[3]._replace(image=b"junk")
     for workers in (0, 2):
-        batches = training_batches(examples, data_config(size=(8, 6), workers=workers), 2, seed=0)
+        batches = training_batches(examples, Images(size=(8, 6), workers=workers), 2, seed=0)
         with pytest.raises(UserError, match="image 3: cannot be read"):
             indices(batches, 3)
 
@@ -80,7 +80,7 @@ def test_scoring_keeps_order_pads_and_reports():
     mask[2:4] = True
     examples[1] = examples[1]._replace(label=1, mask=mask)
     examples[3] = examples[3]._replace(image=b"junk", label=1)
-    batches = list(scoring_batches(examples, CONFIG, 4))
+    batches = list(scoring_batches(examples, OPTIONS, 4))
     assert [batch.index.tolist() for batch in batches] == [[0, 1, 2, 3], [4, -1, -1, -1]]
     assert [batch.valid.tolist() for batch in batches] == [
         [True] * 3 + [False],
@@ -97,17 +97,16 @@ def test_scoring_keeps_order_pads_and_reports():
 def test_wrong_mask_is_a_user_error():
     example = make(1)[0]._replace(mask=np.zeros((4, 4), bool))
     with pytest.raises(UserError, match=r"mask of image 0: mask is 4x4 and its image is 6x8"):
-        list(scoring_batches([example], CONFIG, 1))
+        list(scoring_batches([example], OPTIONS, 1))
 
 
 def test_no_images_is_a_user_error():
     with pytest.raises(UserError, match="examples = 0"):
-        training_batches([], CONFIG, 1, seed=0)
+        training_batches([], OPTIONS, 1, seed=0)
 
 
 def test_cache_changes_nothing(monkeypatch):
-
-    cached = next(training_batches(make(6), CONFIG, 6, seed=0))
+    cached = next(training_batches(make(6), OPTIONS, 6, seed=0))
     monkeypatch.setattr("sparse_ad.data.pipeline.CACHE_BYTES", 0)
-    plain = next(training_batches(make(6), CONFIG, 6, seed=0))
+    plain = next(training_batches(make(6), OPTIONS, 6, seed=0))
     np.testing.assert_array_equal(cached.image, plain.image)

@@ -3,9 +3,10 @@
 import logging
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from helpers.made_up import REAL, data_config, make_driver, make_ham10000, noise, write_image
+from helpers.made_up import REAL, make_driver, make_ham10000, noise, write_image
 
 from sparse_ad import data
 from sparse_ad.data.pipeline import scoring_batches, training_batches
@@ -18,7 +19,7 @@ LIST = "driver_imgs_list.csv"
 
 
 def load(name, root, seed=0, **fields):
-    return data.load(data_config(name=name, root=str(root), **fields), seed)
+    return data.load(data.SOURCES[name](root=str(root), **fields), seed)
 
 
 def groups(splits):
@@ -65,7 +66,7 @@ def test_drivers_are_counted_and_on_one_side(tmp_path):
     }
     others = [groups(load("driver", root, seed, training_drivers=4))[2] for seed in range(1, 9)]
     assert any(other != test for other in others)
-    message = r"data\.training_drivers = 6: .* names 6 drivers who drive safely"
+    message = r"^training_drivers = 6: .* names 6 drivers who drive safely"
     with pytest.raises(UserError, match=message):
         load("driver", root, training_drivers=6)
 
@@ -178,7 +179,7 @@ def test_what_is_only_odd_is_a_warning(tmp_path, caplog):
 
 def test_right_counts_are_no_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        listing.check_counts("table", "aab", {"a": 2, "b": 1})
+        listing.check_counts(Path("table"), "aab", {"a": 2, "b": 1})
     assert not caplog.records
 
 
@@ -192,16 +193,16 @@ def test_copies_are_found_by_content(tmp_path):
 
 def test_sizes_may_differ_and_a_truncated_file_is_named(tmp_path):
     root = make_ham10000(tmp_path)
-    config = data_config(name="ham10000", root=str(root), size=(8, 6), color="rgb", workers=0)
+    options = data.Ham10000(root=str(root), size=(8, 6), color="rgb", workers=0)
     for index, path in enumerate(sorted(root.glob("*/*.jpg"))):
         write_image(path, noise(index, (5 + index % 7, 4 + index % 11, 3)))
-    splits = data.load(config, seed=0)
-    shapes = [batch.image.shape for part in splits for batch in scoring_batches(part, config, 4)]
+    splits = data.load(options, seed=0)
+    shapes = [batch.image.shape for part in splits for batch in scoring_batches(part, options, 4)]
     assert set(shapes) == {(4, 8, 6, 3)}
     cut = splits.train[0].image
     cut.write_bytes(cut.read_bytes()[:-200])
     with pytest.raises(UserError, match=rf"{cut.name}: cannot be read"):
-        next(training_batches(splits.train, config, len(splits.train), seed=0))
+        next(training_batches(splits.train, options, len(splits.train), seed=0))
 
 
 @pytest.mark.parametrize(("split", "train", "nevi"), [("paper", 6605, 100), ("lesion", 5029, 1676)])
@@ -224,5 +225,5 @@ def test_real_drivers(caplog):
     assert Counter(e.kind for e in examples) == {
         **{"good": 2489, "texting": 4613, "talking": 4643, "gps": 2312}
     }
-    train, test = driver.split(examples, 0)
+    train, test = driver.split(examples, 0, 16)
     assert len({e.group for e in train}) == 16 and len({e.group for e in test}) == 10

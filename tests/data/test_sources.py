@@ -5,16 +5,16 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.made_up import REAL, data_config, make_folder, noise, write_image
+from helpers.made_up import REAL, make_folder, noise, write_image
 
 from sparse_ad import data
 from sparse_ad.data.sources import elpv, folder
-from sparse_ad.errors import UserError
+from sparse_ad.errors import FieldError, UserError
 from sparse_ad.system import assets
 
 
 def load_folder(root, **fields):
-    return data.load(data_config(name="folder", root=str(root), **fields), seed=0)
+    return data.load(data.Folder(root=str(root), **fields), seed=0)
 
 
 def test_folder_lists_kinds_masks_and_calibration(tmp_path):
@@ -77,26 +77,15 @@ def test_folder_that_is_not_right_is_named(tmp_path, case):
     assert str(root) in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("name", "foldr"),
-        ("root", ""),
-        ("color", "gray"),
-        ("size", (0, 8)),
-        ("calibration_fraction", 0.0),
-        ("test_fraction", 1.0),
-        ("limit", -1),
-        ("split", "image"),
-        ("anomalous_per_class", -1),
-        ("training_drivers", 1),
-        ("workers", -1),
-    ],
-)
-def test_fields_out_of_range_are_named(tmp_path, field, value):
-    fields = {"name": "folder", "root": str(tmp_path), field: value}
-    with pytest.raises(UserError, match=rf"data\.{field} = "):
-        data.load(data_config(**fields), seed=0)
+@pytest.mark.parametrize("name", ["folder", "ham10000", "driver"])
+def test_a_source_on_disk_asks_for_its_folder(name):
+    with pytest.raises(FieldError, match=r"^root = '': set it to the folder of"):
+        data.load(data.SOURCES[name](), seed=0)
+
+
+def test_a_set_without_test_images_is_refused():
+    with pytest.raises(UserError, match="generated: 3 training and 0 test images"):
+        data.load(data.Generated(count=(3, 0, 0), size=(32, 32)), seed=0)
 
 
 def test_official_counts_are_checked_by_category_name(tmp_path, caplog):

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from helpers.made_up import data_config, make_driver, make_folder, make_ham10000, noise, write_image
+from helpers.made_up import make_driver, make_folder, make_ham10000, noise, write_image
 from PIL import Image
 
 import sparse_ad.data.tfds_builders  # noqa: F401  registers the names
@@ -49,13 +49,11 @@ def test_two_folders_share_a_data_dir_and_bytes_can_be_had(tmp_path):
     assert builder.as_data_source(split="train", decoders=raw)[0]["image"] == path.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("name", "make", "size"), [("ham10000", make_ham10000, 18), ("driver", make_driver, 18)]
-)
-def test_grouped_sets_have_the_split_of_the_default_config(tmp_path, name, make, size):
-    root = make(tmp_path / name, size)
+@pytest.mark.parametrize(("name", "make"), [("ham10000", make_ham10000), ("driver", make_driver)])
+def test_grouped_sets_have_the_split_of_the_default_options(tmp_path, name, make):
+    root = make(tmp_path / name, 18)
     builder = prepare(name, tmp_path, root=root)
-    train, calibration, test = data.load(data_config(name=name, root=str(root)), seed=0)
+    train, calibration, test = data.load(data.SOURCES[name](root=str(root)), seed=0)
     for split, examples in (("train", train + calibration), ("test", test)):
         rows = list(builder.as_data_source(split=split))
         assert sorted(row["path"].decode() for row in rows) == sorted(e.path for e in examples)

@@ -1,14 +1,12 @@
 """Differences of AUROC against closed forms, scikit-learn and each other."""
 
-import csv
-
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from sparse_ad.errors import UserError
 from sparse_ad.evaluation import comparison
-from sparse_ad.evaluation.comparison import Scored, compare, read_scores
+from sparse_ad.evaluation.comparison import compare
+from sparse_ad.evaluation.records import Scored
 
 COUNT = 120  # images of each class
 
@@ -23,7 +21,7 @@ def scored(noise: float, seed: int, name: str = "") -> Scored:
     return Scored(path, kind, path, label, label + shared + noise * own)
 
 
-def delong_deviation(one: Scored, other: Scored) -> float:
+def delong_std(one: Scored, other: Scored) -> float:
     """The standard error of the difference. Source: DeLong et al., Biometrics 44 (1988), 837."""
     parts = []
     for run in (one, other):
@@ -40,31 +38,31 @@ def test_value_and_interval_are_those_of_the_closed_form():
     one, other = scored(0.3, 1), scored(1.0, 2)
     found = compare([one], [other], "all", 4000, 0)
     expected = roc_auc_score(one.label, one.score) - roc_auc_score(other.label, other.score)
-    assert found["value"] == pytest.approx(expected)
-    assert found["by_seed"] == [pytest.approx(expected)] and found["deviation"] is None
-    width = (found["high"] - found["low"]) / (2 * 1.96)
-    assert width == pytest.approx(delong_deviation(one, other), rel=0.1)  # 4000 draws, 240 images
+    assert found.value == pytest.approx(expected)
+    assert found.by_seed == (pytest.approx(expected),) and found.std is None
+    width = (found.high - found.low) / (2 * 1.96)
+    assert width == pytest.approx(delong_std(one, other), rel=0.1)  # 4000 draws, 240 images
 
 
 def test_pairing_narrows_the_interval():
-    """Unpaired, the interval would be that of two independent figures."""
+    """Unpaired, the interval would be that of two independent metrics."""
     one, other = scored(0.1, 1), scored(0.1, 2)
     alone = [
         compare([run], [run._replace(score=np.zeros(2 * COUNT))], "all", 500, 0)
         for run in (one, other)
     ]
-    apart = np.hypot(*(each["high"] - each["low"] for each in alone))
+    apart = np.hypot(*(each.high - each.low for each in alone))
     paired = compare([one], [other], "all", 500, 0)
-    assert paired["high"] - paired["low"] < apart / 2
+    assert paired.high - paired.low < apart / 2
 
 
 def test_a_run_against_itself_gains_nothing_and_sides_change_the_sign():
     one, other = scored(0.3, 1), scored(1.0, 2)
     same = compare([one], [one], "all", 50, 0)
-    assert (same["value"], same["low"], same["high"]) == (0, 0, 0)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
     there, back = compare([one], [other], "all", 50, 0), compare([other], [one], "all", 50, 0)
-    found = [there["value"], there["low"], there["high"]]
-    np.testing.assert_allclose(found, [-back["value"], -back["high"], -back["low"]])
+    found = [there.value, there.low, there.high]
+    np.testing.assert_allclose(found, [-back.value, -back.high, -back.low])
 
 
 def test_a_kind_is_compared_without_the_others():
@@ -81,18 +79,17 @@ def test_seeds_with_the_same_images_are_drawn_together():
         compare([one], [other], "all", 50, 0),
         compare([one] * 2, [other] * 2, "all", 50, 0),
     )
-    assert double["deviation"] == 0
-    for name in ("value", "low", "high"):
-        assert double[name] == pytest.approx(single[name])
+    assert double.std == 0
+    assert double[:3] == pytest.approx(single[:3])
 
 
 def test_seeds_are_averaged():
     these = [scored(0.3, 1, "a"), scored(0.3, 3, "b")]
     those = [scored(1.0, 2, "a"), scored(1.0, 4, "b")]
     found = compare(these, those, "all", 50, 0)
-    assert found["value"] == pytest.approx(np.mean(found["by_seed"]))
-    assert found["deviation"] == pytest.approx(abs(np.subtract(*found["by_seed"])) / np.sqrt(2))
-    assert found["low"] < found["value"] < found["high"]
+    assert found.value == pytest.approx(np.mean(found.by_seed))
+    assert found.std == pytest.approx(abs(np.subtract(*found.by_seed)) / np.sqrt(2))
+    assert found.low < found.value < found.high
 
 
 def test_weights_count_as_scikit_learn_counts_them():
@@ -113,28 +110,8 @@ def test_weights_count_as_scikit_learn_counts_them():
 )
 def test_other_images_are_not_compared(change, reason):
     found = compare([scored(0.3, 1)], [change(scored(0.3, 1))], "all", 50, 0)
-    assert found["value"] is None and reason in found["reason"]
+    assert found.value is None and reason in found.reason
 
 
-def test_a_class_without_images_has_no_figure():
-    assert compare([scored(0.3, 1)], [scored(1.0, 2)], "dent", 50, 0)["value"] is None
-
-
-def test_scores_are_read_as_written(tmp_path):
-    with (tmp_path / "scores.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("path", "kind", "group", "label", "score", "threshold", "flagged"))
-        writer.writerows(
-            [("a,b.png", "good", "x", 0, 0.25, 1, 0), ("ü.png", "crack", "y", 1, 1.5e-7, 1, 0)]
-        )
-    found = read_scores(tmp_path / "scores.csv")
-    assert list(found.path) == ["a,b.png", "ü.png"] and list(found.kind) == ["good", "crack"]
-    assert found.label.tolist() == [0, 1] and found.score.tolist() == [0.25, 1.5e-7]
-    assert list(found.group) == ["x", "y"]
-
-
-def test_scores_without_a_column_are_named(tmp_path):
-    path = tmp_path / "scores.csv"
-    path.write_text("path,kind,label,score\na.png,good,0,1.0\n")
-    with pytest.raises(UserError, match="no column 'group'; delete results"):
-        read_scores(path)
+def test_a_class_without_images_is_undefined():
+    assert compare([scored(0.3, 1)], [scored(1.0, 2)], "dent", 50, 0).value is None

@@ -3,18 +3,19 @@
 import errno
 import logging
 import os
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.launching import contents, leftovers
-from helpers.networks import Counting, entries, make_images, network_config
+from helpers.networks import Counting, entries, make_images, thin_network
 from helpers.networks import thin as thin  # a fixture
 
 from sparse_ad import devices
 from sparse_ad.errors import UserError
-from sparse_ad.features import cache, pyramid
+from sparse_ad.features import cache
 from sparse_ad.features.cache import cached
 
 GB = 1e9
@@ -39,16 +40,15 @@ def warnings(caplog):
     return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
 
 
-@pytest.mark.parametrize("at_a_time", [1, 2])
-def test_a_network_gives_the_same_bits(thin, at_a_time):
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_network_gives_the_same_bits(thin, batch_size):
     assert devices.mesh().size == 8
-    config = network_config(at_a_time=at_a_time, shrink=(1, 2))
-    plain = pyramid.features(config.features, (16, 24))
+    options = thin_network(batch_size=batch_size, shrink=(1, 2))
+    plain = options.build((16, 24))
     images, others = make_images(16), make_images(16, 1)
     expected = plain.extract(images)
     assert not thin.exists()
-    config.features.cache_gb = 1.0
-    kept = pyramid.features(config.features, (16, 24))
+    kept = replace(options, cache_gb=1.0).build((16, 24))
     assert kept.identity == plain.identity
     assert_same_bits(kept.extract(images[3:4]), {k: v[3:4] for k, v in expected.items()})
     assert_same_bits(kept.extract(images), expected)  # one is read
@@ -63,20 +63,20 @@ def test_a_network_gives_the_same_bits(thin, at_a_time):
 
 
 def test_a_later_run_computes_nothing(thin, monkeypatch):
-    config = network_config(cache_gb=1.0)
-    expected = pyramid.features(config.features, (16, 24)).extract(make_images(8))
+    options = thin_network(cache_gb=1.0)
+    expected = options.build((16, 24)).extract(make_images(8))
     monkeypatch.setattr(cache, "compute", None)
-    again = pyramid.features(config.features, (16, 24))
+    again = options.build((16, 24))
     assert_same_bits(again.extract(make_images(8)), expected)
 
 
 def test_other_preprocessing_has_other_entries(thin):
     images = make_images(8)
-    for fields in ({}, {"smooth": 3}, {"at_a_time": 2}, {"dtype": "bfloat16"}):
-        config = network_config(layers=("relu1_1",), **fields)
-        plain = pyramid.features(config.features, (16, 24)).extract(images)
-        config.features.cache_gb = 1.0
-        assert_same_bits(pyramid.features(config.features, (16, 24)).extract(images), plain)
+    for fields in ({}, {"smooth": 3}, {"batch_size": 2}, {"dtype": "bfloat16"}):
+        options = thin_network(layers=("relu1_1",), **fields)
+        plain = options.build((16, 24)).extract(images)
+        kept = replace(options, cache_gb=1.0).build((16, 24))
+        assert_same_bits(kept.extract(images), plain)
     assert len(entries(thin)) == 32 and len(list(thin.iterdir())) == 4
 
 
@@ -89,7 +89,7 @@ def test_only_what_is_missing_is_computed(tmp_path):
     assert inner.calls == [32]
     twice = np.concatenate([make_images(3, 1), make_images(3, 1), images[:26]])
     assert_same_bits(kept.extract(twice), Counting().extract(twice))
-    assert inner.calls == [32, 8]  # three, brought to a quarter of the batch
+    assert inner.calls == [32, 8]  # three, padded to a quarter of the batch
     assert len(entries(tmp_path)) == 35
 
 
@@ -146,7 +146,7 @@ def swap(path, other):
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, flip, swap])
-def test_a_damaged_entry_is_made_anew(tmp_path, damage):
+def test_a_damaged_entry_is_computed_again(tmp_path, damage):
     inner, images = Counting(), make_images(8)
     kept = cached(inner.features, tmp_path / "a", GB)
     expected = kept.extract(images)
@@ -162,7 +162,7 @@ def test_a_damaged_entry_is_removed_where_nothing_can_be_stored(tmp_path):
     cached(Counting().features, tmp_path / "a", GB).extract(images)
     (path,) = entries(tmp_path)
     flip(path, path)
-    cached(Counting().features, tmp_path / "a", 1).extract(images)
+    cached(Counting().features, tmp_path / "a", 1.0).extract(images)
     assert not path.exists()
 
 
@@ -171,7 +171,7 @@ def test_the_limit_is_kept(tmp_path, caplog):
     other = cached(Counting("other").features, tmp_path / "other", GB)
     other.extract(images[:2])  # counts, too
     size = entries(tmp_path)[0].stat().st_size
-    limit = 5 * size + 10
+    limit = 5.0 * size + 10
     kept = cached(inner.features, tmp_path / "a", limit)
     expected = Counting().extract(images)
     for _ in range(3):
@@ -193,7 +193,7 @@ def test_the_limit_is_kept_by_processes_that_share_the_folder(tmp_path):
         some[start // 8 % 2].extract(images[start : start + 8])
     size = entries(tmp_path)[0].stat().st_size
     assert 96 * size > 9e5  # there was too much
-    assert 5.5e5 < cache.folder_size(tmp_path) <= 6e5 * (1 + 1 / cache.SHARE) + size
+    assert 5.5e5 < cache.folder_size(tmp_path) <= 6e5 * (1 + 1 / cache.MEASURED) + size
 
 
 def test_a_full_disk_ends_the_storing(tmp_path, monkeypatch, caplog):
@@ -234,21 +234,20 @@ def test_a_folder_that_cannot_be_made(tmp_path, caplog):
 
 
 def test_shapes_are_known_without_images(thin):
-    config = network_config(cache_gb=1.0)
-    kept = pyramid.features(config.features, (16, 24))
+    kept = thin_network(cache_gb=1.0).build((16, 24))
     maps = jax.eval_shape(kept.extract, jax.ShapeDtypeStruct((8, 16, 24, 3), jnp.float32))
     found = kept.extract(make_images(8))
     assert {k: v.shape for k, v in maps.items()} == {k: v.shape for k, v in found.items()}
 
 
-def test_it_tells_what_it_did(tmp_path, caplog):
+def test_it_reports_what_it_did(tmp_path, caplog):
     store = cache.Store(tmp_path / "a", GB)
     caplog.set_level(logging.INFO)
-    store.tell()
+    store.report()
     assert not caplog.records
     entry = {"a": np.ones((1, 2, 3), np.float32)}
     assert store.read("name") is None
     store.write("name", entry)
     assert_same_bits(store.read("name"), entry)
-    store.tell()
+    store.report()
     assert caplog.records[-1].getMessage() == "features: 1 read, 1 computed"

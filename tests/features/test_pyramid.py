@@ -1,18 +1,19 @@
 """From images to maps: each step against numpy, on a thin network with random weights."""
 
+import dataclasses
 from functools import cache, partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import get_config
-from sparse_ad.batching import in_groups
-from sparse_ad.errors import UserError
-from sparse_ad.features import backbones, pyramid
+from sparse_ad.errors import FieldError
+from sparse_ad.features import FEATURES, backbones, pyramid
 from sparse_ad.features.backbones.vgg16 import VGG16
+from sparse_ad.features.pyramid import Network, Pixels
+from sparse_ad.features.weights import Weights
+from sparse_ad.options import comments, read, section
 from sparse_ad.types import PIXELS
 
 SIDE = 16
@@ -31,9 +32,8 @@ def weights(name: str = "vgg16", path: str = ""):
         scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) == 4 else 0.1
         return rng.normal(0, scale, leaf.shape).astype(np.float32)
 
-    mean, deviation = np.float32([0.5, 0.4, 0.3]), np.float32([0.2, 0.25, 0.3])
-    params = jax.tree.map(draw, like)
-    return SimpleNamespace(params=params, mean=mean, deviation=deviation, sha256="random")
+    mean, std = np.float32([0.5, 0.4, 0.3]), np.float32([0.2, 0.25, 0.3])
+    return Weights(jax.tree.map(draw, like), mean, std, "random", "")
 
 
 @pytest.fixture(autouse=True)
@@ -44,14 +44,12 @@ def thin_network(monkeypatch, tmp_path):
     monkeypatch.setattr(pyramid, "cache_dir", lambda: tmp_path)
 
 
-def config_of(**fields):
-    config = get_config().features
-    config.update({**FIELDS, **fields})
-    return config
+def options_of(**fields) -> Network:
+    return Network(**{**FIELDS, **fields})
 
 
-def frozen():
-    return weights().params, weights().mean, weights().deviation
+def frozen() -> pyramid.Frozen:
+    return pyramid.Frozen(weights().params, weights().mean, weights().std)
 
 
 def images_of(count: int = 3, channels: int = 3, side: int = SIDE) -> np.ndarray:
@@ -60,8 +58,8 @@ def images_of(count: int = 3, channels: int = 3, side: int = SIDE) -> np.ndarray
 
 
 def maps_of(images: np.ndarray, **fields) -> dict[str, np.ndarray]:
-    look = jax.jit(partial(pyramid.extract_maps, pyramid.plan(config_of(**fields))))
-    return jax.device_get(look(frozen(), images))
+    extract = jax.jit(partial(pyramid.extract_maps, options_of(**fields)))
+    return jax.device_get(extract(frozen(), images))
 
 
 @cache
@@ -70,7 +68,7 @@ def plain(shrink: int = 1) -> dict[str, np.ndarray]:
     images = images_of()
     side = SIDE // shrink
     blocks = images.reshape(len(images), side, shrink, side, shrink, 3)
-    ready = (blocks.max((2, 4)) - weights().mean) / weights().deviation
+    ready = (blocks.max((2, 4)) - weights().mean) / weights().std
     network = thin(FIELDS["layers"])
     found = jax.jit(network.apply)({"params": weights().params}, ready.astype(np.float32))
     return {name: np.asarray(each) for name, each in found.items()}
@@ -159,8 +157,8 @@ def test_grey_is_the_same_image_in_rgb():
     np.testing.assert_array_equal(found["relu1_1"], expected["relu1_1"])
 
 
-def test_features_look_on_every_device():
-    found = pyramid.features(config_of(layers=("relu1_1",), crop=2), (SIDE, SIDE))
+def test_features_are_extracted_on_every_device():
+    found = options_of(layers=("relu1_1",), crop=2).build((SIDE, SIDE))
     assert found.border == 2
     images = images_of(8)
     maps = found.extract(images)["relu1_1"]
@@ -170,14 +168,14 @@ def test_features_look_on_every_device():
 
 
 def test_pixels_are_images():
-    found = pyramid.features(get_config().features, (SIDE, SIDE))
-    assert found is PIXELS
+    found = Pixels().build((SIDE, SIDE))
+    assert found is PIXELS and found.raw
     images = images_of()
     assert found.extract(images)["pixels"] is images
 
 
 def identity(**fields) -> str:
-    return pyramid.features(config_of(**fields), (32, 32)).identity
+    return options_of(**fields).build((32, 32)).identity
 
 
 MATTERS = {
@@ -189,6 +187,7 @@ MATTERS = {
     "crop": (0, 1),
     "fuse": (False, True),
     "dtype": ("float32", "bfloat16"),
+    "batch_size": (1, 2),  # changes the rounding
 }
 
 
@@ -203,94 +202,82 @@ def test_weights_are_in_the_identity_but_not_where_they_lie(monkeypatch):
     expected = identity()
     assert identity(weights="elsewhere.npz") == expected
     assert identity(cache_gb=1.0) == expected
-    changed = SimpleNamespace(**{**vars(weights()), "sha256": "another"})
+    changed = weights()._replace(sha256="another")
     monkeypatch.setattr(pyramid, "load_weights", lambda name, path: changed)
     assert identity() != expected
-    known = set(get_config().features) - set(pyramid.IMMATERIAL)
-    # Whoever adds a field says here that it matters; the number at a time changes the rounding.
-    assert known == {*MATTERS, "at_a_time"}
+    # Whoever adds a field says here that it matters.
+    fields = {field.name for field in dataclasses.fields(Network)}
+    assert fields - set(pyramid.IMMATERIAL) == MATTERS.keys()
 
 
-@pytest.mark.parametrize("at_a_time", [1, 3])
-def test_any_number_of_images_has_the_bits_of_one(at_a_time):
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_any_number_of_images_has_the_bits_of_one(batch_size):
     images = images_of(7, side=8)
-    fields = {"layers": ("relu2_2",), "smooth": 3, "at_a_time": at_a_time}
-    look = jax.jit(partial(pyramid.extract_maps, pyramid.plan(config_of(**fields))))
-    alone = [look(frozen(), image[None])["relu2_2"] for image in images]
+    options = options_of(layers=("relu2_2",), smooth=3, batch_size=batch_size)
+    extract = jax.jit(partial(pyramid.extract_maps, options))
+    alone = [extract(frozen(), image[None])["relu2_2"] for image in images]
     expected = np.concatenate(alone)
     assert expected.max() > 0.1
     for count in (2, 3, 7):
-        found = look(frozen(), images[:count])["relu2_2"]
+        found = extract(frozen(), images[:count])["relu2_2"]
         np.testing.assert_array_equal(found, expected[:count])
-    np.testing.assert_array_equal(look(frozen(), images[::-1])["relu2_2"], expected[::-1])
+    np.testing.assert_array_equal(extract(frozen(), images[::-1])["relu2_2"], expected[::-1])
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_groups_have_one_shape_and_padding_is_cut(size):
-    seen = []
+BAD = [
+    ("backbone", "vgg61"),
+    ("layers", ("relu9_9",)),
+    ("layers", ()),
+    ("layers", ("relu1_2", "relu1_2")),
+    ("shrink", (2,)),
+    ("shrink", (2, 0)),
+    ("crop", -1),
+    ("smooth", 0),
+    ("power", 0.0),
+    ("batch_size", 0),
+    ("cache_gb", -1.0),
+    ("dtype", "float16"),
+]
 
-    def function(group):
-        seen.append(group["x"].shape)
-        return {"sum": group["x"].sum(-1) + group["y"], "twice": 2.0 * group["x"]}
 
-    for count in (1, 2, 3, 7):
-        x = np.arange(2.0 * count, dtype=np.float32).reshape(count, 2)
-        y = np.arange(count, dtype=np.float32)
-        found = in_groups(function, {"x": x, "y": y}, size)
-        np.testing.assert_array_equal(found["sum"], x.sum(-1) + y)
-        np.testing.assert_array_equal(found["twice"], 2.0 * x)
-    assert set(seen) == {(size, 2)}
+@pytest.mark.parametrize(("field", "value"), BAD)
+def test_fields_out_of_range_are_named(field, value):
+    with pytest.raises(FieldError) as error:
+        options_of(**{field: value})
+    wrong = value[0] if value == ("relu9_9",) else value
+    assert (error.value.field, error.value.value) == (field, wrong)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("backbone", "vgg61"),
-        ("layers", ("relu9_9",)),
-        ("layers", ()),
-        ("layers", ("relu1_2", "relu1_2")),
-        ("shrink", (2,)),
-        ("shrink", (2, 0)),
-        ("crop", -1),
-        ("smooth", 0),
-        ("power", 0.0),
-        ("at_a_time", 0),
-        ("cache_gb", -1.0),
-        ("dtype", "float16"),
-    ],
-)
-def test_bad_fields_are_named(field, value):
-    shown = value[0] if value == ("relu9_9",) else value
-    with pytest.raises(UserError) as caught:
-        pyramid.features(config_of(**{field: value}), (SIDE, SIDE))
-    assert f"features.{field} = " in str(caught.value) and str(shown) in str(caught.value)
+def test_features_are_sections_of_a_config():
+    for options in (Pixels(), options_of(power=0.5)):
+        assert read(FEATURES, section(options, FEATURES), "features") == options
+        assert all(comments(type(options)).values())  # each field says what it means
 
 
 def test_power_is_for_layers_behind_a_relu():
-    fields = {"layers": ("relu1_2", "conv2_2")}
-    with pytest.raises(UserError, match=r"features\.power = 0\.5: .*ReLU"):
-        pyramid.features(config_of(power=0.5, **fields), (SIDE, SIDE))
-    assert pyramid.features(config_of(power=1.0, **fields), (SIDE, SIDE))
+    layers = ("relu1_2", "conv2_2")
+    with pytest.raises(FieldError, match=r"^power = 0\.5: .*ReLU"):
+        options_of(power=0.5, layers=layers)
+    assert options_of(power=1.0, layers=layers).build((SIDE, SIDE))
+    assert options_of(power=0.5, backbone="resnet18", layers=("conv1",))
 
 
 def test_a_crop_must_leave_something():
-    found = pyramid.features(config_of(crop=4), (SIDE, SIDE))
-    with pytest.raises(UserError, match=r"features\.crop = 4: .*relu2_2.* has 8 positions"):
-        jax.eval_shape(found.extract, jax.ShapeDtypeStruct((8, SIDE, SIDE, 3), jnp.float32))
+    with pytest.raises(FieldError, match=r"^size = .*crop = 4 .*relu2_2.* has 8 positions"):
+        options_of(crop=4).build((SIDE, SIDE))
+    maps = options_of(crop=3).build((SIDE, SIDE)).extract(images_of(8))
+    assert maps["relu2_2"].shape == (8, 2, 2, 5)
 
 
-TOO_SMALL = [((), (7, 64), (8, 64)), ((1, 8), (64, 56), (64, 64))]  # shrink, size, one that does
+# shrink, size, pixels that relu4_1 needs, a size that is enough
+TOO_SMALL = [((), (7, 64), 8, (8, 64)), ((1, 8), (64, 56), 64, (64, 64))]
 
 
-@pytest.mark.parametrize(("shrink", "size", "enough"), TOO_SMALL)
-def test_images_must_be_large_enough(shrink, size, enough):
-    fields = {"layers": ("relu1_2", "relu4_1"), "shrink": shrink}
-    with pytest.raises(UserError, match="layer relu4_1 needs 8 x 8 pixels"):
-        pyramid.features(config_of(**fields), size)
-    assert pyramid.features(config_of(**fields), enough)
-
-
-@pytest.mark.parametrize("field", ["data.size", "method.tile"])
-def test_what_gives_the_size_is_named(field):
-    with pytest.raises(UserError, match=rf"^{field} = \(7, 64\): "):
-        pyramid.features(config_of(layers=("relu4_1",)), (7, 64), field)
+@pytest.mark.parametrize(("shrink", "size", "pixels", "enough"), TOO_SMALL)
+def test_images_must_be_large_enough(shrink, size, pixels, enough):
+    options = options_of(layers=("relu1_2", "relu4_1"), shrink=shrink)
+    message = f"layer relu4_1 needs {pixels} x {pixels} pixels"
+    with pytest.raises(FieldError, match=message) as error:
+        options.build(size)
+    assert (error.value.field, error.value.value) == ("size", size)
+    assert options.build(enough)

@@ -1,4 +1,4 @@
-"""The log of a fit: whole lines, no step twice, the same numbers for TensorBoard and in curves."""
+"""The log of a fit: whole lines, no step twice, the same numbers for TensorBoard."""
 
 import json
 import struct
@@ -6,14 +6,9 @@ import struct
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.toy import fit, make_config, make_splits, mean_image, run
 
-from sparse_ad import stages
 from sparse_ad.errors import UserError
 from sparse_ad.fitting.metrics_log import MetricsLog, read_metrics
-from sparse_ad.report.curves import BINS, draw_curves
-from sparse_ad.report.page import write_report
-from sparse_ad.report.pictures import gather_pictures
 
 
 @pytest.mark.parametrize("damage", ['{"step": 3, "lo', "not json\n", "[1]\n", '{"step": "x"}\n'])
@@ -101,7 +96,9 @@ def test_a_resumed_log_shows_no_step_twice(tmp_path):
 def test_the_first_step_that_went_wrong_is_named_and_not_written(tmp_path, value):
     log = MetricsLog(tmp_path / "metrics.jsonl", 10)
     log.add(11, {"fine": np.ones(4), "loss": np.array([1.0, 2.0, value, value])}, 4)
-    with pytest.raises(UserError, match=r"step 13: loss is (nan|inf); lower fit.learning_rate"):
+    with pytest.raises(
+        UserError, match=r"step 13: loss is (nan|inf); lower method.optimizer.learning_rate"
+    ):
         log.sync()
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [11, 12]
 
@@ -110,48 +107,3 @@ def test_what_is_beyond_the_steps_of_a_call_may_be_anything(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl", 0)
     log.add(1, {"loss": np.array([1.0, np.nan])}, 1)
     assert log.flush() == 1
-
-
-def drawn(lines):
-    """The curves of a figure: {title: (steps, values)}."""
-    figure = draw_curves(lines)
-    return {axes.get_title(): axes.lines[0].get_data() for axes in figure.axes if axes.lines}
-
-
-def test_curves_of_few_steps_are_the_numbers():
-    lines = [{"step": step, "loss": 1.0 / step, "share": 0.5} for step in range(1, 8)]
-    found = drawn(lines)
-    assert found.keys() == {"loss", "share"}
-    np.testing.assert_array_equal(found["loss"], (np.arange(1, 8), 1 / np.arange(1, 8)))
-
-
-def test_curves_of_many_steps_are_means():
-    """Checked by their sum, which groups of one size keep."""
-    count = 4 * BINS - 3
-    lines = [{"step": step, "loss": float(step % 7)} for step in range(1, count + 1)]
-    steps, values = drawn(lines)["loss"]
-    assert len(steps) == BINS
-    np.testing.assert_allclose(values[0], np.mean([1, 2, 3, 4]))
-    np.testing.assert_allclose(steps[1], 6.5)
-    total = 4 * values[:-1].sum() + values[-1]
-    np.testing.assert_allclose(total, sum(line["loss"] for line in lines))
-
-
-def test_curves_are_in_the_report(tmp_path):
-    """Written again without a log, the report shows none."""
-    splits, method = make_splits(), mean_image()
-    config, params, score = make_config(), fit(splits), stages.scoring(method)
-    _, results, rows = run(score, params, splits, config)
-    pictures = gather_pictures(method, score, params, splits.test, rows, config)
-    figure = tmp_path / "figures" / "curves.png"
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
-    page = write_report(tmp_path, results, rows, pictures).read_text("utf-8")
-    assert figure.exists() and 'alt="curves"' in page
-    (tmp_path / "metrics.jsonl").unlink()
-    page = write_report(tmp_path, results, rows, pictures).read_text("utf-8")
-    assert not figure.exists() and 'alt="curves"' not in page
-
-
-@pytest.mark.parametrize("lines", [[], [{"step": 1}]])
-def test_no_numbers_no_curves(lines):
-    assert draw_curves(lines) is None

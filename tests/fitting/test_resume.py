@@ -57,8 +57,10 @@ def test_killed_in_stage_after_stage(straight, tmp_path, places):
 def test_a_signal_saves_and_says_so(straight, tmp_path):
     root, expected = straight
     flags = [*tiny(root), f"--workdir={tmp_path}", "--config.fit.checkpoint_seconds=1000"]
-    # The first call of places_of is for the beginning, and calls take one step until one is over.
-    process = launch(*flags, "--mode=fit", strike=("sparse_ad.fitting.steps.places_of", 3, SIGTERM))
+    # The first call of batch_indices is for the beginning; calls take one step until one ended.
+    process = launch(
+        *flags, "--mode=fit", strike=("sparse_ad.fitting.steps.batch_indices", 3, SIGTERM)
+    )
     assert process.returncode == 128 + SIGTERM
     assert "SIGTERM: stopped at step 2 of 8, checkpoint saved" in process.stderr
     assert "Traceback" not in process.stderr
@@ -81,25 +83,30 @@ def test_a_signal_outside_the_fit_ends_cleanly(straight, tmp_path):
 
 def test_a_workdir_of_another_config_is_named_field_by_field(straight):
     root, workdir = straight
-    changed = ["--config.method.penalty=2", "--config.method.atoms=5"]
+    changed = ["--config.method.coder.penalty=2", "--config.method.atoms=5"]
     process = launch(*tiny(root), *changed, f"--workdir={workdir}")
-    assert_user_error(process, "method.penalty: 1.0 there, 2.0 here", "method.atoms: 4 there")
+    assert_user_error(process, "method.coder.penalty: 1.0 there, 2.0 here", "method.atoms: 4 there")
 
 
 NETWORK = (  # four epochs of four steps
     "--config.data.name=folder",
     "--config.data.size=(32, 32)",
-    "--config.net.widths=(4, 4, 4)",
-    "--config.net.latent=4",
     "--config.fit.batch_size=1",
-    "--config.fit.passes=4",
+    "--config.fit.epochs=4",
     "--config.fit.checkpoint_seconds=0.0",
     "--config.evaluation.bootstrap=10",
 )
+NET = (
+    "--config.method.net.widths=(4, 4, 4)",
+    "--config.method.net.latent=4",
+    "--config.method.net.kernels=(4, 4, 4)",
+    "--config.method.net.strides=(2, 2, 2)",
+)
+GAN = ("--config.method.widths=(4, 4, 4)", "--config.method.latent=4")
 NETWORKS = {
-    "cae_sparse": ("--config.net.kernels=(4, 4, 4)", "--config.net.strides=(2, 2, 2)"),
-    "vae": ("--config.net.kernels=(4, 4, 4)", "--config.net.strides=(2, 2, 2)"),
-    "anogan": ("--config.net.search_steps=2",),
+    "cae_sparse": NET,
+    "vae": NET,
+    "anogan": (*GAN, "--config.method.search_steps=2"),
 }
 
 
@@ -109,7 +116,7 @@ def test_a_network_killed_in_an_epoch_and_in_a_checkpoint(straight, tmp_path, na
     """Weights, moments of Adam, running averages and noise all go on as they would have."""
     shared = (f"--config=configs/{name}.py", f"--config.data.root={straight[0]}", *NETWORK)
     flags = (*shared, *NETWORKS[name])
-    for place in (None, ("sparse_ad.fitting.steps.places_of", 6), PLACES[0]):
+    for place in (None, ("sparse_ad.fitting.steps.batch_indices", 6), PLACES[0]):
         ends = tmp_path / ("killed" if place else "straight")
         process = launch(*flags, f"--workdir={ends}", strike=place and (*place, SIGKILL))
         assert process.returncode == (-SIGKILL if place else 0), process.stderr

@@ -7,29 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.launching import learning_toy
-from helpers.made_up import data_config
-from helpers.toy import SIZE, examples, make_config
+from helpers.toy import SIZE, examples
 from jax.sharding import AxisType
 
 from sparse_ad import devices
-from sparse_ad.data.decode import decode
+from sparse_ad.data.images import Images
 from sparse_ad.data.pipeline import training_batches, training_order
-from sparse_ad.data.resident import LEVELS, hold_images, to_float
+from sparse_ad.data.resident import hold_images
 from sparse_ad.devices import mesh, replicate
-from sparse_ad.errors import UserError
 from sparse_ad.fitting import steps
-from sparse_ad.fitting.steps import Pace, places_of, resident_steps, steps_of, streamed_steps
-from sparse_ad.methods.lifts.tiles import tiled
+from sparse_ad.fitting.setup import Fit, Setup
+from sparse_ad.fitting.steps import Pace, batch_indices, make_steps, resident_steps, streamed_steps
+from sparse_ad.methods.lifts.tiles import Tiles, tiled
 
 KEY = jax.random.key(3)
 IMAGES = examples(11, 0, "good", 1)
 
 
-def make(resident_gb=1.0):
-    config = make_config()
-    config.fit.batch_size = 8
-    config.fit.resident_gb = resident_gb
-    return config
+PIXELS = Images(size=(SIZE, SIZE))
+SEED = 0
+
+
+def make(method=None, resident_gb=1.0):
+    return Setup(method or learning_toy(), PIXELS, Fit(8, resident_gb=resident_gb), SEED)
 
 
 def assert_same_bits(found, expected):
@@ -49,12 +49,12 @@ def take(source, lengths):
 
 @pytest.fixture(scope="module")
 def held():
-    return hold_images(IMAGES, make().data, 1e9)
+    return hold_images(IMAGES, PIXELS, 1e9)
 
 
 @pytest.fixture(scope="module")
 def source(held):
-    return resident_steps(learning_toy(), make(), held, KEY)
+    return resident_steps(learning_toy(), held, 8, SEED, KEY)
 
 
 def test_any_number_of_steps_a_call_gives_the_same_bits(source):
@@ -65,8 +65,8 @@ def test_any_number_of_steps_a_call_gives_the_same_bits(source):
 
 def test_steps_are_those_of_eager_updates(source):
     """Batch for batch and key for key, computed one by one."""
-    method, config = learning_toy(), make()
-    batches = training_batches(IMAGES, config.data, 8, config.seed)
+    method = learning_toy()
+    batches = training_batches(IMAGES, PIXELS, 8, SEED)
     state = None
     for step, batch in enumerate(itertools.islice(batches, 5)):
         maps = {"pixels": jnp.asarray(batch.image)}
@@ -78,9 +78,9 @@ def test_steps_are_those_of_eager_updates(source):
 @pytest.mark.parametrize("done", [0, 1, 9])
 def test_both_ways_see_the_same_batches(done):
     order = training_order(len(IMAGES), 5)
-    streamed = training_batches(IMAGES, make().data, 4, 5, first=done)
+    streamed = training_batches(IMAGES, PIXELS, 4, 5, first=done)
     expected = np.stack([batch.index for batch in itertools.islice(streamed, 9)])
-    np.testing.assert_array_equal(places_of(order, done, 9, 4), expected)
+    np.testing.assert_array_equal(batch_indices(order, done, 9, 4), expected)
 
 
 def test_one_device_is_eight(source, held, monkeypatch):
@@ -89,7 +89,7 @@ def test_one_device_is_eight(source, held, monkeypatch):
     assert mesh().size == 8
     alone = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.local_devices()[:1])
     monkeypatch.setattr(devices, "mesh", lambda: alone)
-    found = take(resident_steps(learning_toy(), make(), held, KEY), [6])
+    found = take(resident_steps(learning_toy(), held, 8, SEED, KEY), [6])
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
 
@@ -101,16 +101,16 @@ def test_each_device_works_on_its_share(held):
         jax.debug.inspect_array_sharding(maps["pixels"], callback=seen.append)
         return state, {"mean": maps["pixels"].mean()}
 
-    take(resident_steps(learning_toy()._replace(update=update), make(), held, KEY), [2])
+    take(resident_steps(learning_toy()._replace(update=update), held, 8, SEED, KEY), [2])
     assert {each.shard_shape((8, SIZE, SIZE, 1)) for each in seen} == {(1, SIZE, SIZE, 1)}
 
 
 def test_tiles_are_cut_from_images_on_the_device(held):
     """As from decoded ones: the same steps, to the rounding of float32."""
-    method, config = tiled(learning_toy(), (SIZE, SIZE), (16, 16), 0.25), make()
-    assert method.features.cheap
-    held_steps = resident_steps(method, config, held, KEY)
-    streamed = streamed_steps(method, config, IMAGES, KEY, 0)
+    method = tiled(learning_toy(), (SIZE, SIZE), Tiles((16, 16), 0.25))
+    assert method.features.raw
+    held_steps = resident_steps(method, held, 8, SEED, KEY)
+    streamed = streamed_steps(make(method), IMAGES, KEY, 0)
     found = [take_tiles(source, method) for source in (held_steps, streamed)]
     np.testing.assert_allclose(*found, rtol=1e-6)
 
@@ -125,51 +125,22 @@ def take_tiles(source, method):
 
 
 @pytest.mark.parametrize(
-    ("gigabytes", "cheap", "resident"),
+    ("gigabytes", "raw", "resident"),
     [(1.0, True, True), (0.0, True, False), (1.0, False, False), (1e-6, True, False)],
 )
-def test_what_is_held(gigabytes, cheap, resident):
+def test_what_is_held(gigabytes, raw, resident):
     method = learning_toy()
-    method = method._replace(features=method.features._replace(cheap=cheap))
-    source = steps_of(method, make(gigabytes), IMAGES, KEY, 0)
+    method = method._replace(features=method.features._replace(raw=raw))
+    source = make_steps(make(method, gigabytes), IMAGES, KEY, 0)
     state = replicate(method.init(KEY, source.first()))
     assert source.advance(state, 0, 5)[2] == (5 if resident else 1)
 
 
 def test_a_small_device_holds_no_more_than_half(monkeypatch):
     monkeypatch.setattr(steps, "room", lambda: 2 * 11 * SIZE * SIZE - 1)
-    source = steps_of(learning_toy(), make(), IMAGES, KEY, 0)
+    source = make_steps(make(), IMAGES, KEY, 0)
     state = replicate(learning_toy().init(KEY, source.first()))
     assert source.advance(state, 0, 5)[2] == 1
-
-
-def test_bytes_are_held_as_bytes_and_lose_nothing():
-    config = data_config(size=(SIZE, SIZE))
-    held = hold_images(IMAGES, config, 11 * SIZE * SIZE)
-    assert held.dtype == np.uint8
-    decoded = np.stack([decode(each.image, (SIZE, SIZE), "grey") for each in IMAGES])
-    assert_same_bits(jax.jit(to_float)(held), decoded)
-    assert_same_bits(jax.jit(to_float)(np.arange(256, dtype=np.uint8)), LEVELS)
-
-
-@pytest.mark.parametrize("odd", [0, 4, 10])
-def test_one_image_between_levels_makes_all_float(odd):
-    some = list(IMAGES)
-    rng = np.random.default_rng(0)
-    some[odd] = some[odd]._replace(image=rng.uniform(size=(30, 20)).astype(np.float32))
-    config = data_config(size=(SIZE, SIZE))
-    held = hold_images(some, config, 1e9)
-    assert held.dtype == np.float32
-    decoded = np.stack([decode(each.image, (SIZE, SIZE), "grey") for each in some])
-    assert_same_bits(held, decoded)
-    assert hold_images(some, config, 4 * 11 * SIZE * SIZE) is not None
-    assert hold_images(some, config, 4 * 11 * SIZE * SIZE - 1) is None
-
-
-def test_an_unreadable_image_is_named():
-    some = [*IMAGES[:3], IMAGES[3]._replace(image=b"junk")]
-    with pytest.raises(UserError, match=r"good/003\.png: cannot be read"):
-        hold_images(some, data_config(size=(SIZE, SIZE)), 1e9)
 
 
 def test_pace(monkeypatch):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -15,19 +16,23 @@ import numpy as np
 from helpers.made_up import make_folder
 from helpers.toy import mean_image
 
-from configs.base import get_config
+from sparse_ad.data.sources.folder import Folder
+from sparse_ad.evaluation.protocol import Evaluation
+from sparse_ad.experiment import Experiment, read_experiment
+from sparse_ad.fitting.setup import Fit
+from sparse_ad.options import section
 
 ROOT = Path(__file__).resolve().parents[2]
 
 TINY = (
     "--config=configs/sparse_patches.py",
     "--config.data.size=(16,16)",
-    "--config.method.patch_size=4",
+    "--config.method.patches.size=4",
     "--config.method.atoms=4",
-    "--config.method.patches_per_image=16",
+    "--config.method.patches.per_image=16",
     "--config.method.minibatch=16",
     "--config.fit.batch_size=2",
-    "--config.fit.passes=4",
+    "--config.fit.epochs=4",
     "--config.fit.checkpoint_seconds=0",
     "--config.evaluation.bootstrap=20",
 )
@@ -55,29 +60,46 @@ def tiny(root: Path) -> list[str]:
     return [*TINY, f"--config.data.root={root}"]
 
 
-def learning_toy():
+@dataclass(frozen=True)
+class LearningToy:
     """A detector that compiles at once: it learns a mean image, with noise of its own."""
 
+    rate: float = 0.5  # at which the mean follows the batches
+
+    def build(self, features, shape):
+        return learning_toy(self.rate)
+
+
+def learning_toy(rate: float = 0.5):
     def update(key, state, maps):
-        state = (
-            0.5 * state + 0.5 * maps["pixels"].mean(0) + 0.01 * jax.random.normal(key, state.shape)
-        )
+        noise = 0.01 * jax.random.normal(key, state.shape)
+        state = (1 - rate) * state + rate * maps["pixels"].mean(0) + noise
         return state, {"mean": jnp.mean(state)}
 
     return mean_image()._replace(update=update)
 
 
-def toy_config(folder: Path):
-    """The config of a run of three steps of it, on images made in the folder."""
-    config = get_config()
-    config.name = config.method.name = "toy"
-    config.data.root = str(make_folder(folder / "images"))
-    config.data.size = (16, 16)
-    config.fit.batch_size = config.evaluation.batch_size = 8  # the devices of the tests
-    config.fit.passes = 6.0
-    config.fit.checkpoint_seconds = 0.0
-    config.evaluation.bootstrap = 10
-    return config
+def toy_experiment(folder: Path) -> Experiment:
+    """A run of three steps of the toy, on images made in the folder. METHODS must know "toy"."""
+    return Experiment(
+        "toy",
+        data=Folder(root=str(make_folder(folder / "images")), size=(16, 16)),
+        method=LearningToy(),
+        fit=Fit(batch_size=8, epochs=6.0, checkpoint_seconds=0.0),  # the devices of the tests
+        evaluation=Evaluation(batch_size=8, bootstrap=10),
+    )
+
+
+def changed(experiment: Experiment, **fields) -> Experiment:
+    """The experiment with other fields; a dot in a name is written as two underscores."""
+    config = section(experiment)
+    for name, value in fields.items():
+        *path, last = name.split("__")
+        part = config
+        for step in path:
+            part = part[step]
+        part[last] = value
+    return read_experiment(config)
 
 
 def launch(*flags, cwd=ROOT, strike=None) -> subprocess.CompletedProcess:

@@ -11,15 +11,6 @@ ROOT = Path(__file__).resolve().parents[2]
 REAL = Path(os.environ.get("SPARSE_AD_DATA", ROOT.parent / "shared" / "data"))
 
 
-def data_config(**fields):
-    """Returns the `data` part of the default config, with fields replaced."""
-    from configs.base import get_config
-
-    config = get_config().data
-    config.update(fields)
-    return config
-
-
 def write_image(path: Path, pixels: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from configs.base import get_config
 from sparse_ad.features import pyramid
 from sparse_ad.features.backbones import BACKBONES
 from sparse_ad.features.backbones.efficientnet_lite0 import EfficientNetLite0
@@ -45,10 +44,9 @@ def thin(monkeypatch, tmp_path):
     return tmp_path / "cache" / "features"
 
 
-def network_config(**fields):
-    config = get_config()
-    config.features.update({"backbone": "vgg16", "layers": ("relu2_1", "relu1_2")} | fields)
-    return config
+def thin_network(**fields):
+    """Returns options of the thin network: two layers, in another order than their depth."""
+    return pyramid.Network(**{"layers": ("relu2_1", "relu1_2")} | fields)
 
 
 def make_images(count, seed=0, shape=(16, 24, 3)):

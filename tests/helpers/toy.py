@@ -4,28 +4,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.base import get_config
-from sparse_ad.evaluation import protocol
-from sparse_ad.types import Example, Method, Scores, Splits
+from sparse_ad.types import Diagnostics, Example, Method, Scores, Splits, Views
 
 SIZE = 24
 
 
 def mean_image() -> Method:
-    """The image score is the largest deviation from the mean image, the map all of them."""
+    """The image score is the largest difference from the mean image, the map all of them."""
 
     def score(params, maps):
-        images = maps["pixels"]
-        anomaly_map = jnp.abs(images - params["mean"]).mean(-1)
-        image = anomaly_map.max((1, 2))
-        return Scores(image, anomaly_map, {"brightness": images.mean((1, 2, 3))})
+        image = maps["pixels"]
+        anomaly_map = jnp.abs(image - params["mean"]).mean(-1)
+        info = Diagnostics({"brightness": image.mean()}, {"pixel": image.max()})
+        return Scores(anomaly_map.max(), anomaly_map, info)
 
+    views = Views(
+        reconstruct=lambda params, maps: params["mean"],
+        atoms=lambda params: jnp.stack([params["mean"], 1 - params["mean"]]),
+    )
     return Method(
         init=lambda key, maps: maps["pixels"].mean(0),
         update=lambda key, state, maps: (state, {}),
         finish=lambda key, state: {"mean": state},
         score=score,
-        reconstruct=lambda params, maps: jnp.broadcast_to(params["mean"], maps["pixels"].shape),
-        atoms=lambda params: jnp.stack([params["mean"], 1 - params["mean"]]),
+        views=views,
     )
 
 
@@ -67,10 +69,3 @@ def make_splits():
 def fit(splits):
     images = np.stack([each.image for each in splits.train])[..., None] / np.float32(255)
     return {"mean": jnp.asarray(images.mean(0))}
-
-
-def run(score, params, splits, config):
-    calibration = protocol.calibrate(score, params, splits.calibration, config)
-    record = {"seconds": 1.5, "steps": 3}
-    results, rows = protocol.evaluate(score, params, splits, calibration, config, record)
-    return calibration, results, rows

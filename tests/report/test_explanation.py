@@ -1,46 +1,53 @@
 """What a report shows of each layer: sampled fairly, counted and scaled by normal images."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.toy import SIZE, broken, fit, make_config, make_splits, mean_image, run
+from helpers.evaluating import IMAGES, OPTIONS, run
+from helpers.toy import SIZE, broken, fit, make_splits, mean_image
 
-from sparse_ad import stages
+from sparse_ad.evaluation.results import ScoreRow
+from sparse_ad.evaluation.scoring import compile_score
 from sparse_ad.report import layer_figures, page
 from sparse_ad.report.pictures import SAMPLED, Layer, choose_sample, gather_pictures
-from sparse_ad.types import Explanation
+from sparse_ad.types import Explanation, Views
 
 BLOCK = 4  # side of a patch of the toy
 PLANTED = 7  # the channel of "deep" that sees bright squares
-NAMES = {name for name, _ in page.LAYER_FIGURES}
+NAMES = set(page.LAYER_FIGURES)
 
 
 def _explain(params, maps):
-    """Two layers: patch errors are block means of deviations, or their squares."""
-    apart = jnp.abs(maps["pixels"] - params["mean"]).mean(-1)
-    cut = apart.reshape(-1, SIZE // BLOCK, BLOCK, SIZE // BLOCK, BLOCK)
-    errors = cut.mean((2, 4)).reshape(len(apart), -1)
-    steady = jnp.ones((len(apart), 24)) + 1e-3 * jnp.arange(24)
-    deep = steady.at[:, PLANTED].set(1 + 1e3 * (errors**2).max(1))
+    """Two layers: patch errors are block means of differences, or their squares."""
+    difference = jnp.abs(maps["pixels"] - params["mean"]).mean(-1)
+    blocks = difference.reshape(SIZE // BLOCK, BLOCK, SIZE // BLOCK, BLOCK)
+    errors = blocks.mean((1, 3)).ravel()
+    steady = 1 + 1e-3 * jnp.arange(24.0)
+    deep = steady.at[PLANTED].set(1 + 1e3 * (errors**2).max())
     return {
-        "shallow": Explanation(errors, apart, steady[:, :3]),
-        "deep": Explanation(errors**2, apart**2, deep),
+        "shallow": Explanation(errors, difference, steady[:3]),
+        "deep": Explanation(errors**2, difference**2, deep),
     }
 
 
-def _explaining(*names):
-    def some(params, maps):
-        return {name: _explain(params, maps)[name] for name in names}
+def _explain_some(names, params, maps):
+    return {name: _explain(params, maps)[name] for name in names}
 
-    return mean_image()._replace(explain=some)
+
+def _explaining(*names):
+    return mean_image()._replace(views=Views(explain=partial(_explain_some, names)))
 
 
 def _evaluate(method, test=None):
     splits = make_splits()
     splits = splits._replace(test=splits.test if test is None else test)
-    config, params, score = make_config(), fit(splits), stages.scoring(method)
-    _, results, rows = run(score, params, splits, config)
-    return results, rows, gather_pictures(method, score, params, splits.test, rows, config)
+    params, score = fit(splits), compile_score(method)
+    _, results, rows = run(score, params, splits)
+    batches = IMAGES, OPTIONS.batch_size
+    return results, rows, gather_pictures(method, score, params, splits.test, rows, *batches)
 
 
 def _written(folder):
@@ -50,7 +57,7 @@ def _written(folder):
 def _drawn(results, pictures):
     figures = {
         "layers": layer_figures.draw_layers(pictures.layers),
-        "layer_maps": layer_figures.draw_layer_maps(pictures, results["scale"]),
+        "layer_maps": layer_figures.draw_layer_maps(pictures, results.scale),
         "channels": layer_figures.draw_channels(pictures),
     }
     return {name for name, figure in figures.items() if figure}
@@ -60,7 +67,8 @@ def _by_hand(label):
     """Explanations of the toy's test images of a class, by numpy."""
     splits = make_splits()
     some = [each.image for each in splits.test if each.label == label]
-    return _explain(fit(splits), {"pixels": jnp.asarray(np.stack(some)[..., None] / 255)})
+    maps = {"pixels": jnp.asarray(np.stack(some)[..., None] / 255)}
+    return jax.vmap(partial(_explain, fit(splits)))(maps)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +81,7 @@ def test_layers_are_shown_where_there_is_an_explanation(tmp_path, evaluated):
     assert _written(tmp_path) == NAMES
     assert all(f'alt="{name}"' in text for name in NAMES) and "<h2>Layers</h2>" in text
     results, rows, pictures = evaluated
-    bare = pictures._replace(layers=None, atoms=None, hits=(), calm=(), false_alarms=())
+    bare = pictures._replace(layers=None, highest_anomalous=(), lowest_normal=(), highest_normal=())
     text = page.write_report(tmp_path, results, rows, bare).read_text("utf-8")
     assert not _written(tmp_path)  # those of the run before are gone
     assert "<h2>Layers</h2>" not in text
@@ -98,7 +106,7 @@ def test_one_layer_alone(name):
 
 def test_nothing_is_explained_by_a_method_that_cannot():
     results, _, pictures = _evaluate(mean_image())
-    assert pictures.layers is None and pictures.hits[0].layers is None
+    assert pictures.layers is None and pictures.highest_anomalous[0].layers is None
     assert not _drawn(results, pictures)
 
 
@@ -108,7 +116,7 @@ def test_one_channel_has_no_chart(evaluated):
 
 
 def test_sample_is_bounded_even_and_repeatable():
-    rows = [{"path": str(i), "label": int(i >= 300), "score": i % 9} for i in range(320)]
+    rows = [ScoreRow(str(i), "", "", int(i >= 300), i % 9, 0.0, True) for i in range(320)]
     chosen = choose_sample(rows)
     assert chosen == choose_sample(rows) and list(chosen.values()) == [0] * SAMPLED + [1] * 20
     places = np.array([int(path) for path, label in chosen.items() if label == 0])
@@ -123,7 +131,7 @@ def test_no_more_images_are_explained_than_are_needed(monkeypatch):
     assert explained == [True, False, False] * 4
 
 
-def test_sample_says_what_was_asked(evaluated):
+def test_sample_is_explained(evaluated):
     layers, normal, anomalous = evaluated[2].layers, _by_hand(0), _by_hand(1)
     assert list(layers) == ["deep", "shallow"]  # by name
     for name, layer in layers.items():
@@ -142,7 +150,10 @@ def test_large_maps_are_thinned(monkeypatch, evaluated):
     _, _, pictures = _evaluate(_explaining("shallow"))
     few = np.asarray(_by_hand(0)["shallow"].map)[:, 1::3, 1::3]
     assert pictures.layers["shallow"].high == pytest.approx(np.quantile(few, 0.995), rel=1e-4)
-    assert pictures.hits[0].layers["shallow"].map.shape == (SIZE, SIZE)  # shown in full
+    assert pictures.highest_anomalous[0].layers["shallow"].map.shape == (
+        SIZE,
+        SIZE,
+    )  # shown in full
 
 
 def test_unreadable_images_are_left_out():
@@ -159,9 +170,9 @@ def test_chart_names_the_planted_channel(evaluated):
     assert first.get_yticklabels()[0].get_text() == f"deep · {PLANTED}"
     lengths = [bar.get_width() for bar in first.patches]
     usual = _by_hand(0)["deep"].channels[:, PLANTED]
-    row = max((row for row in evaluated[1] if row["label"]), key=lambda row: row["score"])
+    row = max((row for row in evaluated[1] if row.label), key=lambda row: row.score)
     paths = [each.path for each in make_splits().test if each.label]
-    added = _by_hand(1)["deep"].channels[paths.index(row["path"]), PLANTED]
+    added = _by_hand(1)["deep"].channels[paths.index(row.path), PLANTED]
     assert lengths == sorted(lengths, reverse=True) and len(lengths) == layer_figures.TOP
     assert lengths[0] == pytest.approx(float(added / usual.mean()), rel=1e-4)
     assert normal.patches[0].get_width() < lengths[0]
@@ -180,9 +191,9 @@ def test_silent_channels_do_not_lead():
 
 def test_histograms_count_every_patch():
     errors = np.array([[0.0, 0.5, 1.5], [2.5, 3.0, 99.0]])
-    found = layer_figures.shares(errors, np.array([0.0, 1.0, 2.0, 3.0]))
+    found = layer_figures.fractions(errors, np.array([0.0, 1.0, 2.0, 3.0]))
     assert found == pytest.approx(np.array([2, 1, 3]) / 6)  # 99 in the last bin
-    assert not layer_figures.shares(np.empty((0, 3)), np.array([0.0, 1.0])).any()
+    assert not layer_figures.fractions(np.empty((0, 3)), np.array([0.0, 1.0])).any()
 
 
 @pytest.mark.parametrize(
@@ -214,16 +225,16 @@ def test_titles_say_what_the_panels_show():
 
 def test_maps_of_a_layer_share_one_scale(evaluated):
     results, _, pictures = evaluated
-    figure = layer_figures.draw_layer_maps(pictures, results["scale"])
+    figure = layer_figures.draw_layer_maps(pictures, results.scale)
     panels = [axes for axes in figure.axes if axes.images]
     rows = [panels[start : start + 4] for start in range(0, len(panels), 4)]
     assert len(rows) == 4
     assert [axes.get_title() for axes in rows[0]] == ["image", "deep", "shallow", "heat map"]
-    scale = results["scale"]
+    scale = results.scale
     spans = [(each.low, each.high) for each in pictures.layers.values()]
-    spans.append((scale["low"], scale["high"]))
+    spans.append((scale.low, scale.high))
     for row in rows:
         assert [axes.images[0].get_clim() for axes in row[1:]] == spans
-    hit = pictures.hits[0]
+    hit = pictures.highest_anomalous[0]
     np.testing.assert_array_equal(rows[0][1].images[0].get_array(), hit.layers["deep"].map)
     np.testing.assert_array_equal(rows[0][3].images[0].get_array(), hit.map)

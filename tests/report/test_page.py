@@ -1,6 +1,5 @@
 """The report holds what it should, from real figures, and nothing from outside."""
 
-import csv
 import re
 import subprocess
 import sys
@@ -8,20 +7,24 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from helpers.toy import broken, fit, make_config, make_splits, mean_image, run
+from helpers.evaluating import IMAGES, OPTIONS, run
+from helpers.toy import broken, fit, make_splits, mean_image
 
-from sparse_ad import stages
 from sparse_ad.errors import UserError
-from sparse_ad.report import figures, heatmaps, page
+from sparse_ad.evaluation.results import Scale, ScoreRow
+from sparse_ad.evaluation.scoring import compile_score
+from sparse_ad.report import figures, heatmaps, page, summary
 from sparse_ad.report.pictures import choose_rows, gather_pictures
+from sparse_ad.types import Views
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def _evaluate(splits, method):
-    config, params, score = make_config(), fit(splits), stages.scoring(method)
-    _, results, rows = run(score, params, splits, config)
-    pictures = gather_pictures(method, score, params, splits.test, rows, config)
+    params, score = fit(splits), compile_score(method)
+    _, results, rows = run(score, params, splits)
+    batches = IMAGES, OPTIONS.batch_size
+    pictures = gather_pictures(method, score, params, splits.test, rows, *batches)
     return results, rows, pictures
 
 
@@ -60,13 +63,13 @@ def test_figures_are_pngs(tmp_path, evaluated):
     page.write_report(tmp_path, *evaluated)
     names = {path.stem for path in (tmp_path / "figures").iterdir()}
     none = {"latents", "curves"}  # this detector has no latent, and nothing was logged
-    assert names == {name for name, _ in page.FIGURES} - none
+    assert names == set(page.FIGURES) - none
     assert all(path.read_bytes().startswith(PNG) for path in (tmp_path / "figures").iterdir())
 
 
 def test_report_of_one_class_without_extras(tmp_path):
     splits = make_splits()
-    bare = mean_image()._replace(reconstruct=None, atoms=None)
+    bare = mean_image()._replace(views=Views())
     results, rows, pictures = _evaluate(splits._replace(test=splits.test[:1]), bare)
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "roc.png").write_bytes(b"of an earlier run")
@@ -75,21 +78,11 @@ def test_report_of_one_class_without_extras(tmp_path):
     assert "no anomalous images" in text
 
 
-def test_scores_are_read_back(tmp_path, evaluated):
-    results, rows, _ = evaluated
-    page.write_results(tmp_path, results, [*rows, rows[0] | {"score": None, "flagged": None}])
-    with (tmp_path / "scores.csv").open(newline="") as file:
-        read = list(csv.DictReader(file))
-    assert list(read[0]) == ["path", "kind", "group", "label", "score", "threshold", "flagged"]
-    assert [float(each["score"]) for each in read[:-1]] == [row["score"] for row in rows]
-    assert read[-1]["score"] == read[-1]["flagged"] == ""
-
-
 def test_table_is_aligned(evaluated):
-    lines = page.format_results(evaluated[0]).splitlines()
+    lines = summary.format_results(evaluated[0]).splitlines()
     assert "19 calibration" in lines[0]
     table = [line for line in lines if re.search(r" to [01]\.", line)]
-    assert len(table) == 9  # 4 image figures, 3 pixel figures, 2 kinds
+    assert len(table) == 9  # 4 image metrics, 3 pixel metrics, 2 kinds
     assert len({line.rindex(" to ") for line in table}) == 1
     assert "good/<b>&.png" in lines[-1]
 
@@ -104,19 +97,18 @@ def test_full_disk_is_one_line(tmp_path, evaluated):
 @pytest.mark.parametrize(("normal", "anomalous"), [(0, 0), (1, 0), (0, 1), (1, 1), (2, 5), (9, 9)])
 def test_no_picture_is_shown_twice(normal, anomalous):
     labels = [0] * normal + [1] * anomalous
-    rows = [{"path": str(i), "label": label, "score": i % 7} for i, label in enumerate(labels)]
+    rows = [ScoreRow(str(i), "", "", label, i % 7, 0.0, True) for i, label in enumerate(labels)]
     groups = choose_rows(rows)
-    paths = [row["path"] for group in groups for row in group]
+    paths = [row.path for group in groups.values() for row in group]
     assert len(paths) == len(set(paths)) == min(normal, 6) + min(anomalous, 6)
-    assert all(
-        row["label"] == label
-        for label, group in zip((0, 1, 1, 0), groups, strict=True)
-        for row in group
-    )
+    for name, group in groups.items():
+        assert all(row.label == int("anomalous" in name) for row in group)
+        scores = [row.score for row in group]
+        assert scores == sorted(scores, reverse="highest" in name)
 
 
 def test_equal_scores_get_equal_colours_in_all_images():
-    scale = {"low": 0.0, "limit": 1.0, "high": 2.0}
+    scale = Scale(low=0.0, limit=1.0, high=2.0)
     image = np.full((4, 4, 1), 0.5)
     quiet, loud = np.full((4, 4), 0.25), np.zeros((4, 4))
     quiet[0, 0], loud[0, 0], loud[1, 1] = 0.5, 0.5, 50
@@ -130,7 +122,7 @@ def test_overlay_file_has_the_size_of_the_image(tmp_path):
     from matplotlib.image import imread
 
     path = tmp_path / "a" / "b.png"
-    page.write_overlay(path, np.zeros((5, 7, 3)), np.ones((5, 7)), {"low": 0, "high": 1})
+    page.write_overlay(path, np.zeros((5, 7, 3)), np.ones((5, 7)), Scale(0, 0.5, 1))
     assert imread(path).shape[:2] == (5, 7)
 
 
@@ -141,6 +133,14 @@ def test_atoms_of_any_kind_are_drawn(shape):
     assert figures.render(figures.draw_atoms(atoms)).startswith(PNG)
 
 
+def test_the_legend_of_latents_counts_active_units():
+    codes = np.random.default_rng(0).normal(size=(6, 50)) ** 7  # some below 1 % of the largest
+    figure = figures.draw_latents((codes, codes[:0]))
+    active = np.mean([np.abs(code) > 0.01 * np.abs(code).max() for code in codes])
+    assert 0.1 < active < 0.9
+    assert figure.legends[0].get_texts()[0].get_text() == f"normal: {active:.1%} active"
+
+
 def test_drawing_does_not_touch_pyplot():
-    code = "import sys, sparse_ad.report; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, sparse_ad.report.page; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

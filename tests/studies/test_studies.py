@@ -7,21 +7,30 @@ from pathlib import Path
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.launching import ROOT, contents, launch, learning_toy
+from helpers.evaluating import ABOUT
+from helpers.evaluating import run as evaluate
+from helpers.launching import ROOT, contents, launch
 from helpers.made_up import make_folder
+from helpers.toy import examples, fit, mean_image
 
 from configs.studies import base
-from sparse_ad import methods, stages
+from sparse_ad import stages
 from sparse_ad.errors import UserError
-from sparse_ad.report import page as report_page
-from sparse_ad.studies import records, run, tables
-from sparse_ad.studies.grid import Block, Row, list_cells, read_published, require_kind
+from sparse_ad.evaluation.records import read_results, write_results
+from sparse_ad.evaluation.scoring import compile_score
+from sparse_ad.studies import run, tables
+from sparse_ad.studies.grid import Block, Row, list_cells, require_kind
+from sparse_ad.studies.markdown import study_page
 from sparse_ad.studies.notes import MARK
+from sparse_ad.studies.published import read_published
+from sparse_ad.studies.results import Published, StudyRecord
+from sparse_ad.system.environment import describe
 from sparse_ad.system.files import read_json
 from sparse_ad.system.signals import Stopped
+from sparse_ad.system.workdir import open_workdir, plain
+from sparse_ad.types import Splits
 
 CONFIG = """
 from configs import base
@@ -43,50 +52,45 @@ STUDIES = sorted(
 )
 
 
-def blind():
-    """The toy, but all images look alike to it."""
-    toy = learning_toy()
-
-    def score(params, maps):
-        scores = toy.score(params, maps)
-        return scores._replace(image=jnp.zeros_like(scores.image))
-
-    return toy._replace(score=score)
+def blind_score(params, images):
+    """The scores of the toy, but all images look alike."""
+    scores = toy_score(params, images)
+    return scores._replace(image=np.zeros(len(images), np.float32))
 
 
-def broken():
-    def update(key, state, maps):
+toy_score = compile_score(mean_image())
+DETECTORS = {"toy": toy_score, "blind": blind_score}
+
+
+def run_cell(config, workdir):
+    """Leaves what `stages.run` would, of images that depend on the seed and the category."""
+    open_workdir(workdir, config)
+    name = config.method.name
+    if name not in DETECTORS:
         raise UserError("method.penalty = 9: is never right")
-
-    return learning_toy()._replace(update=update)
-
-
-def write_report(workdir, *_):
-    """A report without figures, which take longer than all else."""
+    seed = 10 * config.seed + len(config.data.category)
+    normal = [examples(12, 0, "good", seed + 100 * part) for part in (1, 2, 3)]
+    anomalous = examples(6, 1, "cut", seed) + examples(6, 1, "hole", seed + 1, strength=25)
+    splits = Splits(*normal[:2], normal[2] + anomalous)
+    about = ABOUT._replace(config=plain(config), environment=describe())
+    _, results, rows = evaluate(DETECTORS[name], fit(splits), splits, about=about)
     (workdir / "report.html").write_text("report")
-    return workdir / "report.html"
+    write_results(workdir, results, rows)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def detectors():
-    """The toy, and others, under their names; what each compiles is kept, for the other tests."""
-    made = {"toy": learning_toy(), "blind": blind(), "broken": broken()}
-    known = {name: lambda *_, method=method: method for name, method in made.items()}
-    with (
-        mock.patch.dict(methods.METHODS, known),
-        mock.patch.object(report_page, "write_report", write_report),
-        mock.patch.object(stages, "gather_pictures"),
-        mock.patch.object(jax, "clear_caches"),
-    ):
-        yield known
+def cells_are_cheap():
+    """What the toy compiles is kept, for the other tests."""
+    with mock.patch.object(stages, "run", run_cell), mock.patch.object(jax, "clear_caches"):
+        yield
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with a config file."""
-    place = tmp_path_factory.mktemp("study")
-    (place / "detector.py").write_text(CONFIG)
-    return place
+    path = tmp_path_factory.mktemp("study")
+    (path / "detector.py").write_text(CONFIG)
+    return path
 
 
 def make_study(folder, *rows, **fields):
@@ -110,7 +114,7 @@ def make_study(folder, *rows, **fields):
     return config
 
 
-def figures(workdir) -> dict:
+def metrics(workdir) -> dict:
     """study.json without times."""
     record = json.loads((workdir / "study.json").read_text())
     del record["environment"]
@@ -120,13 +124,18 @@ def figures(workdir) -> dict:
 
 
 @pytest.fixture(scope="module")
-def finished(folder, detectors):
+def finished(folder, cells_are_cheap):
     """The workdir of a study with two seeds."""
     run.run(make_study(folder, seeds=(0, 3)), folder / "work")
     return folder / "work"
 
 
-def test_cells_come_seed_by_seed_and_the_more_particular_override_holds(folder, tmp_path):
+@pytest.fixture
+def record(finished):
+    return read_json(finished / "study.json", StudyRecord)
+
+
+def test_cells_come_seed_by_seed_and_the_more_specific_override_wins(folder, tmp_path):
     rows = (
         Row("a", "A", f"{folder / 'detector.py'}:toy", ("data.size=(40, 40)",)),
         Row("b", "B", f"{folder / 'detector.py'}:blind"),
@@ -134,17 +143,17 @@ def test_cells_come_seed_by_seed_and_the_more_particular_override_holds(folder, 
     common = ("data.size=(48, 48)", "data.count=(1, 2, 3)", "data.root={root}/x", "fit.passes=7")
     fields = {"common": common, "overrides": ("fit.passes=9",), "root": "/data", "compare": ()}
     config = make_study(folder, *rows, seeds=(4, 2), **fields)
-    places = [
+    paths = [
         f"{block}/{row}/seed{seed}"
         for seed in (4, 2)
         for block in ("carpet", "wood")
         for row in ("a", "b")
     ]
-    assert [cell.place for cell in list_cells(config, tmp_path)] == places
-    config.only_blocks, places = ("wood",), [each for each in places if "wood" in each]
+    assert [cell.path for cell in list_cells(config, tmp_path)] == paths
+    config.only_blocks, paths = ("wood",), [path for path in paths if "wood" in path]
     cells = list_cells(config, tmp_path)
-    assert [cell.place for cell in cells] == places
-    assert [cell.workdir for cell in cells] == [tmp_path / place for place in places]
+    assert [cell.path for cell in cells] == paths
+    assert [cell.workdir for cell in cells] == [tmp_path / path for path in paths]
     assert [cell.config.seed for cell in cells] == [4, 4, 2, 2]
     assert [cell.config.data.size for cell in cells[:2]] == [(40, 40), (48, 48)]
     assert [cell.config.method.name for cell in cells[:2]] == ["toy", "blind"]
@@ -185,49 +194,53 @@ def test_a_wrong_study_is_refused_before_its_first_cell(folder, tmp_path, fields
     assert not started.called and not list(tmp_path.iterdir())
 
 
-def test_a_study_and_a_run_are_told_apart(folder):
-    run = list_cells(make_study(folder), folder)[0].config
+def test_a_study_and_a_run_are_not_confused(folder):
+    config = list_cells(make_study(folder), folder)[0].config
     with pytest.raises(
         UserError, match=r"no study.*mvtec_textures\.py, reconstruction\.py, sparsity\.py"
     ):
-        require_kind(run, study=True)
+        require_kind(config, study=True)
     with pytest.raises(UserError, match="--mode=study"):
         require_kind(make_study(folder), study=False)
 
 
-def test_a_place_of_published_figures_that_is_none_is_refused(folder):
+def test_a_published_table_that_is_not_there_is_refused(folder):
     config = make_study(folder)
     config.published.auroc = "imamura_mlf_sc.auroc"
     with pytest.raises(UserError, match=r"published\.auroc = 'imamura_mlf_sc\.auroc'"):
-        read_published(config, read_json(ROOT / "results" / "published.json"))
+        read_published(config)
 
 
-def test_figures_are_means_over_seeds_of_what_the_cells_found(finished):
-    record = json.loads((finished / "study.json").read_text())
-    assert len(record["cells"]) == 12 and not record["failed"]
+def test_metrics_are_means_over_seeds_of_those_of_the_cells(finished, record):
+    assert len(record.cells) == 12 and not record.failed
     for block in ("carpet", "wood"):
         for row in ("mlf_sc", "short", "check"):
             paths = [finished / block / row / f"seed{seed}" / "results.json" for seed in (0, 3)]
-            results = [json.loads(path.read_text()) for path in paths]
-            summary = record["summary"][block][row]
-            found = [each["image"]["auroc"]["value"] for each in results]
-            assert summary["all"]["value"] == pytest.approx(np.mean(found))
-            assert summary["all"]["deviation"] == pytest.approx(np.std(found, ddof=1))
-            r1 = [each["image"]["r1"]["value"] for each in results]
-            assert summary["r1"]["value"] == pytest.approx(np.mean(r1))
-            for kind in results[0]["kinds"]:
-                found = [each["kinds"][kind]["auroc"]["value"] for each in results]
-                assert summary[kind]["value"] == pytest.approx(np.mean(found))
-    cell = record["cells"][-1]
-    assert cell["overrides"] == {"fit.passes": "1", "data.category": "wood", "seed": "3"}
-    assert cell["environment"]["commit"] == record["environment"]["commit"]
+            results = [read_results(path) for path in paths]
+            summary = record.summary[block][row]
+            values = [each.image.auroc.value for each in results]
+            assert summary["all"].value == pytest.approx(np.mean(values))
+            assert summary["all"].std == pytest.approx(np.std(values, ddof=1))
+            r1 = [each.image.r1.value for each in results]
+            assert summary["r1"].value == pytest.approx(np.mean(r1))
+            for kind in ("cut", "hole"):
+                values = [each.kinds[kind].auroc.value for each in results]
+                assert summary[kind].value == pytest.approx(np.mean(values))
+    cell = record.cells[-1]
+    assert cell.overrides == {"fit.passes": "1", "data.category": "wood", "seed": "3"}
+    assert cell.environment["commit"] == record.environment["commit"]
 
 
-def test_differences_are_those_of_the_summary(finished):
-    record = json.loads((finished / "study.json").read_text())
-    kinds = {
-        (each["block"], each["row"], each["less"], each["for"]) for each in record["differences"]
-    }
+def test_study_json_keeps_its_names(finished, record):
+    content = json.loads((finished / "study.json").read_text())
+    assert [cell["place"] for cell in content["cells"]] == [cell.path for cell in record.cells]
+    assert content["differences"][0]["for"] == "compare"
+    summary = content["summary"]["wood"]["short"]["all"]
+    assert summary["deviation"] == record.summary["wood"]["short"]["all"].std == 0
+
+
+def test_differences_are_those_of_the_summary(record):
+    kinds = {(each.block, each.row, each.less, each.purpose) for each in record.differences}
     assert kinds == {
         (block, row, less, reason)
         for block in ("carpet", "wood")
@@ -237,68 +250,68 @@ def test_differences_are_those_of_the_summary(finished):
             ("short", "check", "check"),
         )
     }
-    for each in record["differences"]:
-        rows = record["summary"][each["block"]]
-        for column, figure in each["auroc"].items():
-            expected = rows[each["row"]][column]["value"] - rows[each["less"]][column]["value"]
-            assert figure["value"] == pytest.approx(expected)
-            assert figure["low"] <= figure["value"] <= figure["high"]
+    for each in record.differences:
+        rows = record.summary[each.block]
+        for column, difference in each.auroc.items():
+            expected = rows[each.row][column].value - rows[each.less][column].value
+            assert difference.value == pytest.approx(expected)
+            assert difference.low <= difference.value <= difference.high
 
 
-def test_a_detector_that_does_not_beat_the_checks_is_marked(finished):
-    record = json.loads((finished / "study.json").read_text())
-    marks = {row: tables.mark(record, "carpet", row) for row in record["rows"]}
-    assert record["summary"]["carpet"]["mlf_sc"]["all"]["value"] > 0.8  # of a blind check: 0.5
+def test_a_detector_that_does_not_beat_the_checks_is_marked(finished, record):
+    marks = {row: tables.mark(record, "carpet", row) for row in record.rows}
+    assert record.summary["carpet"]["mlf_sc"]["all"].value > 0.8  # of a blind check: 0.5
     assert marks == {"mlf_sc": "", "short": MARK, "check": ""}
-    for each in record["differences"]:  # better on average, but not by more than chance explains
-        each["auroc"]["all"] |= {"value": 0.2, "low": -0.1}
+    within_chance = [  # better on average, but not by more than chance explains
+        each._replace(auroc={"all": each.auroc["all"]._replace(value=0.2, low=-0.1)})
+        for each in record.differences
+    ]
+    record = record._replace(differences=tuple(within_chance))
     assert tables.mark(record, "carpet", "mlf_sc") == MARK
     assert "Short †" in (finished / "study.md").read_text()
 
 
-def test_the_share_of_active_units_is_shown_where_there_are_any(finished):
-    record = json.loads((finished / "study.json").read_text())
-    assert all("brightness" in cell["score_info"] for cell in record["cells"])
+def test_the_fraction_of_active_units_is_shown_where_there_are_any(record):
+    assert all("brightness" in cell.score_info for cell in record.cells)
     assert not list(tables.active_units(record))
-    shares = {("carpet", 0): 0.2, ("carpet", 3): 0.4, ("wood", 0): 1.0, ("wood", 3): 1.0}
-    for cell in record["cells"]:
-        if cell["row"] == "short":
-            active = shares[cell["block"], cell["seed"]]
-            cell["score_info"] = {"active": active, "penalty": 1e-4}
+    active = {("carpet", 0): 0.2, ("carpet", 3): 0.4, ("wood", 0): 1.0, ("wood", 3): 1.0}
+    cells = [
+        cell._replace(score_info={"active": active[cell.block, cell.seed], "penalty": 1e-4})
+        if cell.row == "short"
+        else cell
+        for cell in record.cells
+    ]
+    record = record._replace(cells=tuple(cells))
     (table,) = tables.active_units(record)
-    assert table.head == ("", *record["blocks"].values())
+    assert table.head == ("", *record.blocks.values())
     assert table.rows == [("Short", "30.0% (0.0001)", "100.0% (0.0001)")]
-    assert table.title in records.study_page(record)
+    assert table.title in study_page(record)
 
 
-def test_tables_show_ours_beside_the_published(finished):
-    record = json.loads((finished / "study.json").read_text())
-    record["published"] = {"auroc": {"mlf_sc": {"hole": 0.61, "all": 0.72}}, "source": "Table 9"}
-    page = records.study_page(record)
-    figure = record["summary"]["carpet"]["mlf_sc"]["all"]
+def test_tables_show_ours_beside_the_published(record):
+    published = Published(auroc={"mlf_sc": {"hole": 0.61, "all": 0.72}}, source="Table 9")
+    record = record._replace(published=published)
+    metric = record.summary["carpet"]["mlf_sc"]["all"]
     first = tables.auroc_of_kinds(record, "carpet")
-    assert first.rows[0][-1] == f"{figure['value']:.3f} ± {figure['deviation']:.3f}"
-    assert first.rows[1][0] == "published" and first.rows[1][-1] == "0.72"
-    assert first.head[-1] == "ALL" and len({len(row) for row in (first.head, *first.rows)}) == 1
+    assert first.head == ("", "HOLE", "CUT", "ALL")  # the published ones first
+    assert first.rows[0][-1] == f"{metric.value:.3f} ± {metric.std:.3f}"
+    assert first.rows[1] == ("published", "0.61", "–", "0.72")
+    page = study_page(record)
     for text in ("Table 9", "2 seeds (0, 3)", "Carpets", "Toy less Short", "Commit", "test images"):
         assert text in page
     assert "All: fit.passes=1." not in page and "Toy, Check: fit.passes=1." in page
     assert "Short: fit.passes=2." in page
-    record["study"]["columns"], record["published"] = (
-        "blocks",
-        read_published(
-            make_study(
-                finished.parent,
-                published={"auroc": "imamura_mlf_sc.image_auroc", "r1_r2": "imamura_mlf_sc.r1_r2"},
-            ),
-            read_json(ROOT / "results" / "published.json"),
-        ),
-    )
-    auroc, shares, gains = tables.list_tables(record)
+
+
+def test_a_table_may_have_the_blocks_as_columns(record, folder):
+    names = {"auroc": "imamura_mlf_sc.image_auroc", "r1_r2": "imamura_mlf_sc.r1_r2"}
+    published = read_published(make_study(folder, published=names))
+    record = record._replace(study=record.study | {"columns": "blocks"}, published=published)
+    auroc, rates, gains = tables.list_tables(record)
     assert auroc.head == ("", "Carpets", "Woods", "mean")
     assert auroc.rows[1] == ("published", "0.99", "0.99", "0.97")
-    assert shares.rows[1] == ("published", "1.00 / 0.98", "0.95 / 0.98")
-    both = [record["summary"][block]["mlf_sc"]["all"]["value"] for block in ("carpet", "wood")]
+    assert rates.rows[1] == ("published", "1.00 / 0.98", "0.95 / 0.98")
+    both = [record.summary[block]["mlf_sc"]["all"].value for block in ("carpet", "wood")]
     assert auroc.rows[0][-1] == f"{np.mean(both):.3f}"
     assert gains.rows[0][0] == "Toy less Short" and len(gains.rows[0]) == 3
 
@@ -312,23 +325,23 @@ def test_the_page_links_to_reports_that_are_there(finished):
 
 
 def test_a_finished_study_runs_no_cell_again(folder, finished):
-    before, known = contents(finished), figures(finished)
+    before, known = contents(finished), metrics(finished)
     with mock.patch.object(stages, "run") as started:
         run.run(make_study(folder, seeds=(0, 3)), finished)
     assert not started.called
-    assert figures(finished) == known
+    assert metrics(finished) == known
     for path, content in contents(finished).items():
         assert path.name.startswith("study.") or before[path] == content
 
 
 def test_a_stopped_study_ends_as_one_that_ran_through(folder, finished, tmp_path):
-    config, run, calls = make_study(folder, only_blocks=("wood",), seeds=(3,)), stages.run, []
+    config, calls = make_study(folder, only_blocks=("wood",), seeds=(3,)), []
 
     def stopping(*arguments):
         calls.append(arguments)
         if len(calls) == 2:
             raise Stopped(15)
-        run(*arguments)
+        run_cell(*arguments)
 
     with mock.patch.object(stages, "run", stopping):
         with pytest.raises(Stopped):
@@ -336,24 +349,24 @@ def test_a_stopped_study_ends_as_one_that_ran_through(folder, finished, tmp_path
         assert not (tmp_path / "study.json").exists()
         run.run(config, tmp_path)
     assert [workdir.parent.name for _, workdir in calls] == ["mlf_sc", "short", "short", "check"]
-    assert figures(tmp_path)["cells"] == figures(finished)["cells"][-3:]
+    assert metrics(tmp_path)["cells"] == metrics(finished)["cells"][-3:]
 
 
-def test_a_cell_that_fails_leaves_the_others_be(folder, tmp_path, detectors, capsys):
+def test_a_cell_that_fails_leaves_the_others_alone(folder, tmp_path, capsys):
     file = f"{folder / 'detector.py'}"
     rows = (Row("bad", "Bad", f"{file}:broken"), Row("good", "Good", f"{file}:toy"))
     config = make_study(folder, *rows, only_blocks=("carpet",), compare=(("good", "bad"),))
     with pytest.raises(UserError, match=r"1 of 2 cells failed.*carpet/bad/seed0.*method\.penalty"):
         run.run(config, tmp_path)
     assert "error: carpet/bad/seed0: method.penalty = 9" in capsys.readouterr().err
-    record = json.loads((tmp_path / "study.json").read_text())
-    assert list(record["failed"]) == ["carpet/bad/seed0"] and not record["differences"]
-    assert list(record["summary"]["carpet"]) == ["good"]
+    record = read_json(tmp_path / "study.json", StudyRecord)
+    assert list(record.failed) == ["carpet/bad/seed0"] and not record.differences
+    assert list(record.summary["carpet"]) == ["good"]
     page = (tmp_path / "study.md").read_text()
     assert "| Bad | – |" in page and "Failed: carpet/bad/seed0: method.penalty = 9" in page
-    with mock.patch.dict(methods.METHODS, broken=detectors["toy"]):  # mended
+    with mock.patch.dict(DETECTORS, broken=toy_score):  # repaired
         run.run(config, tmp_path)
-    assert not json.loads((tmp_path / "study.json").read_text())["failed"]
+    assert not read_json(tmp_path / "study.json", StudyRecord).failed
 
 
 def test_a_fault_of_the_program_is_a_failed_cell_too(folder, tmp_path):
@@ -365,7 +378,7 @@ def test_a_fault_of_the_program_is_a_failed_cell_too(folder, tmp_path):
         run.run(config, tmp_path)
 
 
-def test_another_config_in_a_cell_is_told_with_its_name(folder, finished):
+def test_another_config_in_a_cell_is_an_error_that_names_the_cell(folder, finished):
     config = make_study(folder, seeds=(0,), overrides=("fit.passes=5",), only_rows=("check",))
     before = contents(finished)
     with pytest.raises(UserError, match=r"2 of 2 .*carpet/check/seed0: .*fit\.passes: 1\.0 there"):
@@ -374,7 +387,7 @@ def test_another_config_in_a_cell_is_told_with_its_name(folder, finished):
         assert path.name.startswith("study.") or before[path] == content
 
 
-def test_time_to_go_is_told_by_the_rows(folder):
+def test_remaining_time_is_estimated_by_the_rows(folder):
     cells = list_cells(make_study(folder), folder)
     assert run._estimate(cells, {}) == "time to go not known yet"
     spent = {"mlf_sc": [60.0, 180.0], "short": [600.0]}  # check: not known, the mean of all
@@ -385,7 +398,7 @@ def test_launch_runs_a_study_and_copies_its_record(tmp_path):
     root = make_folder(tmp_path / "images")
     (tmp_path / "tiny.py").write_text(
         "from configs.studies import base\n"
-        "from sparse_ad.study_grid import Block, Row\n"
+        "from sparse_ad.studies.grid import Block, Row\n"
         "def get_config():\n"
         "    config = base.get_config()\n"
         "    config.name = 'tiny'\n"
@@ -415,10 +428,10 @@ def test_every_study_is_a_grid_of_configs_that_are_there(name, variant, tmp_path
     config = get(variant) if variant else get()
     config.root = str(tmp_path)
     cells = list_cells(config, tmp_path)
-    assert len({cell.place for cell in cells}) == len(cells)
+    assert len({cell.path for cell in cells}) == len(cells)
     for cell in cells:  # a name is that of the file, and not of how it was loaded
         assert cell.config.name.startswith(Path(cell.row.config.partition(":")[0]).stem)
-    known = read_published(config, read_json(ROOT / "results" / "published.json")).get("auroc", {})
+    known = read_published(config).auroc
     compared = known.keys() & {row.key for row in config.rows}
     for key in compared:
         if config.columns == "blocks":

@@ -16,7 +16,6 @@ ASSET = assets.Asset(
     wheel="thing==1.0",
     filename="thing-1.0-py3-none-any.whl",
     sha256=hashlib.sha256(CONTENT).hexdigest(),
-    size=len(CONTENT),
     license="CC BY 4.0",
     note="Cite it.",
 )

@@ -61,6 +61,21 @@ def test_named_tuples_become_objects():
     }
 
 
+class Renamed(NamedTuple):
+    aupro_30: float
+    purpose: str = ""
+    json_names = {"aupro_30": "aupro_0.3", "purpose": "for"}  # noqa: RUF012
+
+
+def test_a_field_may_have_another_name_in_json():
+    value = Renamed(0.5, "x")
+    assert through_text(value) == {"aupro_0.3": 0.5, "for": "x"}
+    assert from_json(through_text(value), Renamed) == value
+    with pytest.raises(FieldError) as error:
+        from_json({"aupro_30": 0.5}, Renamed)
+    assert error.value.field == "aupro_0.3"
+
+
 def test_null_in_place_of_a_float_is_nan():
     assert math.isnan(from_json(through_text(Interval(math.inf)), Interval).value)
     assert from_json(through_text(Interval(1.0, None)), Interval).low is None

@@ -5,8 +5,10 @@ import json
 import shutil
 
 import pytest
-from helpers.launching import ROOT, assert_user_error, launch, tiny
+from helpers.launching import assert_user_error, launch, tiny
 from helpers.made_up import make_folder, noise, write_image
+
+PATCHES, PCA = ("--config=configs/sparse_patches.py",), ("--config=configs/pca.py",)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def test_a_run_leaves_all_that_it_should(finished):
 
 def test_the_log_tells_what_is_done_and_nothing_else(finished):
     log = finished[1].stderr
-    for text in ("cpu device(s)", "4 training, 1 calibration, 4 test images", "penalty 1.0"):
+    for text in ("cpu device(s)", "4 training, 1 calibration, 4 test images", "coder.penalty 1.0"):
         assert text in log
     for stage in ("data", "fit", "calibrate", "evaluate", "report"):
         assert f"{stage} took" in log
@@ -93,19 +95,24 @@ def test_predictions_are_those_of_the_evaluation_bit_for_bit(finished):
 
 def test_help_names_modes_and_an_example():
     process = launch("--help")
-    for text in ("run|fit|evaluate|predict", "--config.method.penalty=0.5", "--workdir"):
+    for text in ("run|fit|evaluate|predict", "--config.method.coder.penalty=0.5", "--workdir"):
         assert text in process.stdout
 
 
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        (["--config.method.penalti=1"], ["--config.method.penalti:", "--config.method.penalty?"]),
-        (["--config.penalty=1"], ["--config.penalty", "method.penalty"]),
-        (["--config.metod.penalty=1"], ["--config.metod.penalty", "method.penalty"]),
-        (["--config.zzzz=1"], ["--config.zzzz", "configs/base.py"]),
-        (["--config.method.penalty=abc"], ["config.method.penalty=abc"]),
-        (["--config.method.remove_mean=perhaps"], ["config.method.remove_mean=perhaps"]),
+        ([*PATCHES, "--config.method.coder.penalti=1"], ["--config.method.coder.penalty?"]),
+        ([*PATCHES, "--config.penalty=1"], ["--config.penalty", "method.coder.penalty"]),
+        ([*PATCHES, "--config.metod.atoms=1"], ["--config.metod.atoms", "method.atoms"]),
+        ([*PATCHES, "--config.zzzz=1"], ["--config.zzzz", "--help lists them all"]),
+        ([*PATCHES, "--config.method.coder.penalty=abc"], ["config.method.coder.penalty=abc"]),
+        ([*PATCHES, "--config.method.coder.penalty=-1"], ["method.coder.penalty = -1.0: must"]),
+        ([*PATCHES, "--config.method.normalise.remove_mean=perhaps"], ["remove_mean=perhaps"]),
+        ([*PCA, "--config.method.coder.penalty=1"], ["a field of method.name = sparse_coding"]),
+        ([*PCA, "--config.data.category=carpet"], ["a field of data.name = generated"]),
+        ([*PCA, "--config.data.name=elpw"], ["data.name = 'elpw'", "elpv"]),
+        ([*PCA, "--config.method.name=pcs"], ["method.name = 'pcs'", "sparse_coding"]),
         (["--config=configs/none.py"], ["configs/none.py", "configs/quickstart.py"]),
         (["--config=configs/mlf_sc.py:best"], ["mlf_sc.py = 'best'", "published_code"]),
         (["--mode=guess"], ["--mode=guess", "predict"]),
@@ -148,5 +155,19 @@ def test_predict_says_what_is_missing(finished, tmp_path):
     assert not (base / "never").exists()
 
 
-def test_launch_is_flags_and_stages_only():
-    assert len((ROOT / "launch.py").read_text().splitlines()) < 100
+def test_help_lists_every_option_of_the_config():
+    process = launch("--config=configs/pca.py", "--config.data.name=elpv", "--help")
+    assert process.returncode == 0, process.stderr
+    for text in ("--config.method.components=100", "--config.data.test_fraction=0.25", "--workdir"):
+        assert text in process.stdout
+    for text in ("penalty", "data.root", "Traceback"):
+        assert text not in process.stdout + process.stderr
+
+
+def test_another_source_by_its_name(tmp_path):
+    flags = ("--config=configs/mean_colour.py", "--config.data.name=generated")
+    flags += ("--config.data.category=wood", "--config.data.count=(10,4,4)", "--mode=fit")
+    process = launch(*flags, "--config.data.size=(32,32)", f"--workdir={tmp_path}")
+    assert process.returncode == 0, process.stderr
+    data = json.loads((tmp_path / "config.json").read_text())["data"]
+    assert data["name"] == "generated" and "root" not in data and data["color"] == "rgb"

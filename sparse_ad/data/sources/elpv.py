@@ -9,7 +9,9 @@ photovoltaic module cells in electroluminescence images", Solar Energy 2019.
 """
 
 import zipfile
+from dataclasses import dataclass
 
+from sparse_ad.data.images import Images, require_fraction
 from sparse_ad.data.split import split_test
 from sparse_ad.system import assets
 from sparse_ad.types import Example
@@ -19,7 +21,6 @@ ASSET = assets.Asset(
     wheel="elpv-dataset==1.0.0.post1",
     filename="elpv_dataset-1.0.0.post1-py3-none-any.whl",
     sha256="85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c",
-    size=90801454,
     license="CC BY-NC-SA 4.0 (non-commercial)",
     note="Cite Buerhop-Lutz et al. 2018 (EU PVSEC) and Deitsch et al. 2019 (Solar Energy).",
 )
@@ -27,9 +28,19 @@ ASSET = assets.Asset(
 _KINDS = {0.0: "good", 1.0: "defect"}
 
 
-def load(config, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Returns (train, test): normal cells; `config.test_fraction` of them and all defects."""
-    return split_test(read(), config.test_fraction, seed)
+@dataclass(frozen=True)
+class Elpv(Images):
+    """Solar cells, fetched on first use (90 MB)."""
+
+    test_fraction: float = 0.25  # of the normal cells: in the test set, with all defects
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_fraction("test_fraction", self.test_fraction)
+
+    def load(self, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+        """Returns (train, test): normal cells; `test_fraction` of them and all defects."""
+        return split_test(read(), self.test_fraction, seed)
 
 
 def read() -> tuple[Example, ...]:

@@ -4,9 +4,11 @@ Source: Bergmann et al., "MVTec AD", CVPR 2019 (layout and image counts).
 """
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_ad.data.decode import check_mask_shape, image_shape
+from sparse_ad.data.images import Images
 from sparse_ad.errors import UserError, require
 from sparse_ad.types import Example
 
@@ -33,23 +35,31 @@ MVTEC_COUNTS = {  # category: (normal training images, test images)
 }
 
 
-def load(config, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Returns (train, test) of the folder `config.root`; see `read`. The split is the folder's."""
-    require(bool(config.root), "data.root", config.root, "set it to the folder of the data set")
-    return read(Path(config.root).expanduser())
+@dataclass(frozen=True)
+class Folder(Images):
+    """A folder laid out as MVTec AD; the split into train and test is the folder's own."""
+
+    root: str = ""  # the folder: train/good, test/<kind>, ground_truth/<kind>
+
+    def load(self, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+        """Returns (train, test) of the folder `root`; see `read`. The seed changes nothing."""
+        require(bool(self.root), "root", self.root, "set it to the folder of the data set")
+        return read(Path(self.root).expanduser())
 
 
 def read(root: Path) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Returns (train, test) of the folder, sorted by path; each image is a group of its own.
 
     Kind "good" is normal. An anomalous image without a mask file has mask None.
-    Where the folder bears the name of an MVTec AD category, other counts than the official ones
-    are a warning. Raises UserError that names the folder or file that is missing or odd.
+    Where the folder has the name of an MVTec AD category, other counts than the official ones
+    are a warning.
+
+    Raises: UserError that names the folder or file that is missing or wrong.
     """
     for folder in (root, root / "train" / "good", root / "test"):
         if not folder.is_dir():
             raise UserError(
-                f"{folder}: no such folder; expected train/good and test/<kind> under data.root"
+                f"{folder}: no such folder; expected train/good and test/<kind> in {root}"
             )
     train = tuple(_example(root, path, None) for path in list_images(root / "train" / "good"))
     masks = _list_masks(root / "ground_truth")
@@ -70,7 +80,10 @@ def read(root: Path) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Returns the image files of a folder, sorted by name. Raises UserError when there is none."""
+    """Returns the image files of a folder, sorted by name.
+
+    Raises: UserError when there is none.
+    """
     images = [path for path in folder.iterdir() if _is_image(path)]
     if not images:
         raise UserError(f"{folder}: no images; add {' '.join(SUFFIXES)} files or delete the folder")

@@ -4,11 +4,13 @@ Every image is a function of (seed, category, split, kind, index, size) alone.
 """
 
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 from tqdm import tqdm
 
+from sparse_ad.data.images import Images
 from sparse_ad.data.sources.defects import DEFECTS
 from sparse_ad.data.sources.textures import TEXTURES
 from sparse_ad.errors import require, require_choice
@@ -17,24 +19,32 @@ from sparse_ad.types import Example
 SMALLEST = 32  # pixels: defects need room
 
 
-def load(config, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Returns (train, test): `config.count` = (training, normal test, anomalous test) images.
+@dataclass(frozen=True)
+class Generated(Images):
+    """Textures with planted defects, generated from the seed."""
 
-    `config.category` is one of TEXTURES; the kinds of DEFECTS take turns.
-    Raises UserError for an unknown category, a negative count, or a size below 32 pixels.
-    """
-    require_choice("data.category", config.category, TEXTURES)
-    count, size = tuple(config.count), tuple(config.size)
-    remedy = "give three counts: training, normal test and anomalous test images"
-    require(len(count) == 3 and min(count) >= 0, "data.count", count, remedy)
-    require(min(size) >= SMALLEST, "data.size", size, f"generated images need {SMALLEST} or more")
-    kinds = [list(DEFECTS)[index % len(DEFECTS)] for index in range(count[2])]
-    wanted = [("train", "good", index) for index in range(count[0])]
-    wanted += [("test", "good", index) for index in range(count[1])]
-    wanted += [("test", kind, index) for index, kind in enumerate(kinds)]
-    shown = tqdm(wanted, desc="generate", unit="image", delay=1)
-    made = [_example(config.category, *which, size, seed) for which in shown]
-    return tuple(made[: count[0]]), tuple(made[count[0] :])
+    category: str = "carpet"  # carpet | grid | leather | tile | wood
+    # training, normal test and anomalous test images; the kinds of defects take turns
+    count: tuple[int, int, int] = (100, 20, 40)
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_choice("category", self.category, TEXTURES)
+        remedy = "give three counts: training, normal test and anomalous test images"
+        require(min(self.count) >= 0, "count", self.count, remedy)
+        remedy = f"generated images need {SMALLEST} or more"
+        require(min(self.size) >= SMALLEST, "size", self.size, remedy)
+
+    def load(self, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+        """Returns (train, test)."""
+        train, good, anomalous = self.count
+        kinds = [list(DEFECTS)[index % len(DEFECTS)] for index in range(anomalous)]
+        names = [("train", "good", index) for index in range(train)]
+        names += [("test", "good", index) for index in range(good)]
+        names += [("test", kind, index) for index, kind in enumerate(kinds)]
+        progress = tqdm(names, desc="generate", unit="image", delay=1)
+        examples = [_example(self.category, *name, self.size, seed) for name in progress]
+        return tuple(examples[:train]), tuple(examples[train:])
 
 
 def generate(

@@ -3,26 +3,28 @@
 Kinds: good (nv), akiec, bcc, bkl, df, mel, vasc. 7,470 lesions show in 10,015 images, so that a
 split has to say what it does with pictures of one lesion:
 
-- "lesion": no lesion on both sides; a quarter (data.test_fraction) of the nevi is in the test set.
+- "lesion": no lesion on both sides; a quarter (test_fraction) of the nevi is in the test set.
 - "paper": 100 nevi drawn image by image, the other 6,605 to train: pictures of one lesion lie on
   both sides, as published.
 
-Either way the test set has at most `data.anomalous_per_class` images of each other class: with
+Either way the test set has at most `anomalous_per_class` images of each other class: with
 100 of each, the AUROC over all classes is the mean of theirs, as in the paper.
 
 Source: Tschandl et al., "The HAM10000 dataset", Scientific Data 2018, CC BY-NC 4.0; counts and
 "paper": Zhao & Karray, "Anomaly Detection for Images using Auto-Encoder based Sparse
 Representation", Table 1 and Sect. 3.1.
-Differs: of the 6,605 nevi to train of "paper", the share `data.calibration_fraction` is held out
-by lesion to set the threshold. The paper sets none and trains on all.
+Differs: of the 6,605 nevi to train of "paper", the fraction `calibration_fraction` is held out by
+lesion to set the threshold. The paper sets none and trains on all.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from sparse_ad.data.images import Images, require_fraction
 from sparse_ad.data.sources.listing import check_complete, check_counts, read_table, warn_of_copies
 from sparse_ad.data.split import draw_anomalous, split_images, split_test
-from sparse_ad.errors import require
+from sparse_ad.errors import require, require_choice
 from sparse_ad.types import Example
 
 METADATA = (  # from Kaggle; the original; the Dataverse's own table
@@ -32,32 +34,43 @@ METADATA = (  # from Kaggle; the original; the Dataverse's own table
 )
 COUNTS = {"nv": 6705, "akiec": 327, "bcc": 514, "bkl": 1099, "df": 115, "mel": 1113, "vasc": 142}
 PAPER_TEST = 100  # nevi in the test set of the paper
+
+
+@dataclass(frozen=True)
+class Ham10000(Images):
+    """Skin lesions, split by lesion or as published."""
+
+    root: str = ""  # folder of HAM10000_metadata.csv
+    split: str = "lesion"  # lesion: each lesion on one side only | paper
+    test_fraction: float = 0.25  # by lesion: of the nevi, in the test set
+    anomalous_per_class: int = 100  # at most so many test images of each class but nv; 0: all
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_choice("split", self.split, SPLITS)
+        require_fraction("test_fraction", self.test_fraction)
+        count = self.anomalous_per_class
+        require(count >= 0, "anomalous_per_class", count, "give 0 or more")
+
+    def load(self, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+        """Returns (train, test) of the folder `root`, drawn by seed."""
+        require(bool(self.root), "root", self.root, f"set it to the folder of {METADATA[0]}")
+        examples = read(Path(self.root).expanduser())
+        train, test = SPLITS[self.split](examples, self.test_fraction, seed)
+        return train, draw_anomalous(test, self.anomalous_per_class, seed)
+
+
+def _split_as_published(
+    examples: Sequence[Example], test_fraction: float, seed: int
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Returns (train, test): 100 nevi for the test, whatever fraction of all these are."""
+    return split_images(examples, PAPER_TEST, seed)
+
+
 SPLITS = {  # name: split(examples, test_fraction, seed) -> (train, test)
     "lesion": split_test,
-    "paper": lambda examples, test_fraction, seed: split_images(examples, PAPER_TEST, seed),
+    "paper": _split_as_published,
 }
-
-
-def load(config, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Returns (train, test) of the folder `config.root`; see `read` and `split`."""
-    require(bool(config.root), "data.root", config.root, f"set it to the folder of {METADATA[0]}")
-    examples = read(Path(config.root).expanduser())
-    return split(examples, seed, config.split, config.test_fraction, config.anomalous_per_class)
-
-
-def split(
-    examples: Sequence[Example],
-    seed: int,
-    name: str = "lesion",
-    test_fraction: float = 0.25,
-    per_class: int = 100,
-) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Returns (train, test) of the split `name`, drawn by seed.
-
-    `per_class`: at most so many test images of each class but nv; 0: all there are.
-    """
-    train, test = SPLITS[name](examples, test_fraction, seed)
-    return train, draw_anomalous(test, per_class, seed)
 
 
 def read(root: Path) -> tuple[Example, ...]:
@@ -65,15 +78,17 @@ def read(root: Path) -> tuple[Example, ...]:
 
     The images are in `root` or in folders of it, such as the two of the official archive; of two
     files of one name the first is taken. Warns of images that the metadata does not name (they
-    are left out), of copies, and of classes with other counts than published. Raises UserError
-    when the metadata is missing, names images that are not there, or lacks a class.
+    are left out), of copies, and of classes with other counts than published.
+
+    Raises: UserError when the metadata is missing, names images that are not there, or lacks a
+    class.
     """
     metadata = next((root / name for name in METADATA if (root / name).is_file()), None)
     metadata = metadata or root / METADATA[0]
     rows = read_table(metadata, ("image_id",), ("lesion_id", "dx"))
     check_counts(metadata, (dx for _, dx in rows.values()), COUNTS)
-    found = sorted([*root.glob("*.jpg"), *root.glob("*/*.jpg")], reverse=True)
-    files = {path.stem: path for path in found if path.is_file()}
+    paths = sorted([*root.glob("*.jpg"), *root.glob("*/*.jpg")], reverse=True)
+    files = {path.stem: path for path in paths if path.is_file()}
     check_complete(metadata, rows, files, f"{root} or its folders")
     warn_of_copies(metadata, (files[image] for image in rows))
     return tuple(_example(files[image], *rows[image]) for image in sorted(rows))

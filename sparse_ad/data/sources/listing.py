@@ -17,9 +17,11 @@ def read_table(
 ) -> dict[str, tuple[str, ...]]:
     """Returns {the `key` columns of a row, joined by "/": its `values` columns}.
 
-    Columns are parted by tabs where the first line has one, else by commas. Rows that are there
-    twice are taken once, with a warning. Raises UserError when the file or a column is missing,
-    when it is no table, when a row lacks a value, or when two rows of one key differ.
+    Columns are separated by tabs where the first line has one, else by commas. Rows that are
+    there twice are taken once, with a warning.
+
+    Raises: UserError when the file or a column is missing, when it is no table, when a row lacks a
+    value, or when two rows of one key differ.
     """
     rows, repeated = {}, []
     for line, row in _read_rows(table, {*key, *values}):
@@ -42,7 +44,7 @@ def read_table(
 def _read_rows(table: Path, columns: set[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (number of the line, its values of `columns`)."""
     if not table.is_file():
-        raise UserError(f"{table}: no such file; set data.root to the folder of {table.name}")
+        raise UserError(f"{table}: no such file; give the folder of {table.name}")
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             delimiter = "\t" if "\t" in stream.readline() else ","
@@ -57,13 +59,15 @@ def _read_rows(table: Path, columns: set[str]) -> Iterator[tuple[int, dict[str, 
         raise UserError(f"{table}: cannot be read as a table ({error}); replace it") from error
 
 
-def check_complete(table: Path, named: Collection[str], files: Collection[str], place: str) -> None:
+def check_complete(
+    table: Path, named: Collection[str], files: Collection[str], folder: str
+) -> None:
     """Raises UserError unless every image named has a file; warns of files that are not named."""
     missing, extra = sorted(set(named) - set(files)), sorted(set(files) - set(named))
     if missing or not named:
         example = f", such as {missing[0]}" if missing else ""
         raise UserError(
-            f"{table}: {len(missing)} of {len(named)} images are not in {place}{example}: "
+            f"{table}: {len(missing)} of {len(named)} images are not in {folder}{example}: "
             "complete the download"
         )
     if extra:
@@ -75,22 +79,22 @@ def check_counts(table: Path, kinds: Iterable[str], published: Mapping[str, int]
 
     Raises UserError for a class that is missing altogether, or that is none of those published.
     """
-    found = Counter(kinds)
+    counts = Counter(kinds)
     for kind, count in published.items():
-        if not found[kind]:
+        if not counts[kind]:
             raise UserError(
                 f"{table}: no images of class {kind} ({count} published): complete the download"
             )
-    unknown = sorted(found.keys() - published.keys())
+    unknown = sorted(counts.keys() - published.keys())
     if unknown:
         raise UserError(
-            f"{table}: {found[unknown[0]]} images of class {unknown[0]!r}, which is none of "
+            f"{table}: {counts[unknown[0]]} images of class {unknown[0]!r}, which is none of "
             f"{', '.join(published)}; give the original file"
         )
     other = [
-        f"{kind} {found[kind]} ({count} published)"
+        f"{kind} {counts[kind]} ({count} published)"
         for kind, count in published.items()
-        if found[kind] != count
+        if counts[kind] != count
     ]
     if other:
         log.warning("%s: other image counts than published: %s", table, ", ".join(other))

@@ -16,7 +16,7 @@ Image = Float[np.ndarray, "h w 3"]
 def smooth_noise(
     rng: np.random.Generator, shape: Shape, sigma: float | tuple[float, float]
 ) -> Float[np.ndarray, "h w"]:
-    """Returns Gaussian noise smoothed over `sigma` pixels (rows, columns), of deviation 1."""
+    """Returns Gaussian noise smoothed over `sigma` pixels (rows, columns), of std 1."""
     step = max(1, int(np.min(sigma)) // 3)  # very smooth noise is made on a coarse grid: cheap
     coarse = rng.standard_normal([side // step + 3 for side in shape], dtype=np.float32)
     field = ndimage.gaussian_filter(coarse, np.divide(sigma, step), mode="wrap", truncate=3)
@@ -29,15 +29,15 @@ def coordinates(
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
     """Returns (y, x) in pixels, float32 [h w], with a random origin, slowly distorted.
 
-    `wobble`: deviation of the distortion in pixels. `angle`: largest rotation in radians.
+    `wobble`: std of the distortion in pixels. `angle`: largest rotation in radians.
     """
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     turn = rng.uniform(-angle, angle)
     y, x = np.cos(turn) * y - np.sin(turn) * x, np.sin(turn) * y + np.cos(turn) * x
     origin = rng.uniform(0, 1000, 2)
     return (
-        y + origin[0] + wobble * smooth_noise(rng, shape, 30),
-        x + origin[1] + wobble * smooth_noise(rng, shape, 30),
+        y + origin[0] + wobble * smooth_noise(rng, shape, 30.0),
+        x + origin[1] + wobble * smooth_noise(rng, shape, 30.0),
     )
 
 
@@ -55,7 +55,9 @@ def carpet(rng: np.random.Generator, shape: Shape) -> Image:
     across = np.where(over, row, column) % 1 - 0.5
     along = np.where(over, column, row) % 1 - 0.5
     height = np.sqrt(np.clip(1 - 3.6 * across**2, 0, 1)) * (1 - 1.6 * along**2)
-    fibres = np.where(over, smooth_noise(rng, shape, (0.6, 2)), smooth_noise(rng, shape, (2, 0.6)))
+    fibres = np.where(
+        over, smooth_noise(rng, shape, (0.6, 2.0)), smooth_noise(rng, shape, (2.0, 0.6))
+    )
     value = 0.15 + 0.7 * height + 0.05 * fibres
     return _colour(value, (0.16, 0.14, 0.15), (0.72, 0.66, 0.60))
 
@@ -73,16 +75,16 @@ def grid(rng: np.random.Generator, shape: Shape) -> Image:
 
     crossing = -np.cos(np.pi * np.round(column)) * np.cos(np.pi * row)
     value = np.maximum(wire(row, lift), wire(column, crossing))
-    value = ndimage.gaussian_filter(value, 0.6) + 0.02 * smooth_noise(rng, shape, 1)
+    value = ndimage.gaussian_filter(value, 0.6) + 0.02 * smooth_noise(rng, shape, 1.0)
     return _colour(value, (0.10, 0.10, 0.11), (0.82, 0.83, 0.85))
 
 
 def leather(rng: np.random.Generator, shape: Shape) -> Image:
     """Tanned hide: a net of dark creases between grains of about 9 pixels."""
-    field = smooth_noise(rng, shape, 2.2) - 0.5 * smooth_noise(rng, shape, 5)
+    field = smooth_noise(rng, shape, 2.2) - 0.5 * smooth_noise(rng, shape, 5.0)
     crease = np.exp(-((field / 0.28) ** 2))
     value = 0.62 - 0.26 * ndimage.gaussian_filter(crease, 0.7)
-    value += 0.05 * smooth_noise(rng, shape, 12) + 0.02 * smooth_noise(rng, shape, 0.8)
+    value += 0.05 * smooth_noise(rng, shape, 12.0) + 0.02 * smooth_noise(rng, shape, 0.8)
     return _colour(value, (0.10, 0.04, 0.02), (0.66, 0.40, 0.24))
 
 
@@ -95,18 +97,18 @@ def tile(rng: np.random.Generator, shape: Shape) -> Image:
     )
     glaze = np.clip((edge - 2) / 3, 0, 1)
     speckle = 1 / (1 + np.exp(-6 * (smooth_noise(rng, shape, 1.3) - 1.5)))
-    value = 0.35 + glaze * (0.45 - 0.22 * speckle) + 0.01 * smooth_noise(rng, shape, 1)
+    value = 0.35 + glaze * (0.45 - 0.22 * speckle) + 0.01 * smooth_noise(rng, shape, 1.0)
     return _colour(value, (0.20, 0.19, 0.18), (0.86, 0.87, 0.84))
 
 
 def wood(rng: np.random.Generator, shape: Shape) -> Image:
     """A planed board: dark annual lines along the columns, fine pores between them."""
     rings = (np.arange(shape[1], dtype=np.float32) + rng.uniform(0, 1000)) / 11
-    rings = rings + 0.45 * smooth_noise(rng, shape, (60, 14))
-    late = (rings % 1) ** 3  # wood darkens slowly through the year, then starts anew
+    rings = rings + 0.45 * smooth_noise(rng, shape, (60.0, 14.0))
+    late = (rings % 1) ** 3  # wood darkens slowly through the year, then starts again
     late = ndimage.gaussian_filter(late, (2, 0.8))
-    pores = smooth_noise(rng, shape, (9, 0.7))
-    value = 0.78 - 0.36 * late - 0.05 * pores + 0.04 * smooth_noise(rng, shape, (80, 25))
+    pores = smooth_noise(rng, shape, (9.0, 0.7))
+    value = 0.78 - 0.36 * late - 0.05 * pores + 0.04 * smooth_noise(rng, shape, (80.0, 25.0))
     return _colour(value, (0.22, 0.11, 0.05), (0.84, 0.64, 0.42))
 
 

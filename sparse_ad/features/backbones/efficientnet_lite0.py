@@ -20,13 +20,15 @@ The stem is given after its ReLU6; a stage ends in a projection that has none, t
 short cut included.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Network, Source
+from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Source, collect
 
 
 class Stage(NamedTuple):
@@ -51,13 +53,13 @@ STAGES = (
 
 LAYERS: dict[str, Layer] = {
     "stem": Layer(2, 32),
-    "stage0": Layer(2, 16),
-    "stage1": Layer(4, 24),
-    "stage2": Layer(8, 40),
-    "stage3": Layer(16, 80),
-    "stage4": Layer(16, 112),
-    "stage5": Layer(32, 192),
-    "stage6": Layer(32, 320),
+    "stage0": Layer(2, 16, signed=True),
+    "stage1": Layer(4, 24, signed=True),
+    "stage2": Layer(8, 40, signed=True),
+    "stage3": Layer(16, 80, signed=True),
+    "stage4": Layer(16, 112, signed=True),
+    "stage5": Layer(32, 192, signed=True),
+    "stage6": Layer(32, 320, signed=True),
 }
 
 
@@ -69,29 +71,31 @@ class Block(nn.Module):
     stride: int
     expansion: int
     dtype: Any
-    conv: Callable
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 o"]:
-        common = {"dtype": self.dtype, "conv": self.conv}
+        convolution = partial(Convolution, dtype=self.dtype)
         width, y = x.shape[-1] * self.expansion, x
         if self.expansion > 1:
-            y = nn.relu6(Convolution(width, 1, name="expand", **common)(y))
-        y = Convolution(width, self.kernel, self.stride, groups=width, name="depthwise", **common)(
-            y
-        )
-        y = Convolution(self.channels, 1, name="project", **common)(nn.relu6(y))
+            y = nn.relu6(convolution(width, 1, name="expand")(y))
+        y = convolution(width, self.kernel, self.stride, groups=width, name="depthwise")(y)
+        y = convolution(self.channels, 1, name="project")(nn.relu6(y))
         return x + y if x.shape == y.shape else y
 
 
-class EfficientNetLite0(Network):
-    """Returns the `layers` of images that are RGB, less their mean and over their deviation."""
+class EfficientNetLite0(nn.Module):
+    """Returns the `layers` of images that are RGB, less their mean and over their std."""
 
-    table: ClassVar = LAYERS
+    layers: tuple[str, ...]
+    dtype: Any = jnp.float32  # of the computation; results are float32
 
-    def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
-        common = {"dtype": self.dtype, "conv": self.conv}
-        x = nn.relu6(Convolution(32, 3, 2, name="stem", **common)(x))
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n _ _ _"]]:
+        return collect(self.steps(x.astype(self.dtype)), self.layers)
+
+    def steps(self, x: Float[Array, "n h w 3"]) -> Iterator[tuple[str, Array]]:
+        """Yields (name, output) of each layer, in the order in which they are computed."""
+        x = nn.relu6(Convolution(32, 3, 2, dtype=self.dtype, name="stem")(x))
         yield "stem", x
         count = 0
         for index, stage in enumerate(STAGES):
@@ -101,8 +105,8 @@ class EfficientNetLite0(Network):
                     stage.kernel,
                     stage.stride if block == 0 else 1,
                     stage.expansion,
+                    self.dtype,
                     name=f"block{count}",
-                    **common,
                 )(x)
                 count += 1
             yield f"stage{index}", x
@@ -124,7 +128,7 @@ LAYOUTS = (
         order="oihw",
         source=_names,
         mean=(127 / 255, 127 / 255, 127 / 255),
-        deviation=(128 / 255, 128 / 255, 128 / 255),
+        std=(128 / 255, 128 / 255, 128 / 255),
         epsilon=1e-3,
     ),
 )

@@ -1,15 +1,17 @@
 """What the backbones share: tables of layers, a convolution module, names in checkpoints."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from sparse_ad.errors import require, require_choice
-from sparse_ad.features.backbones.convolution import Padding, convolve
+
+Padding = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right)), in pixels
 
 
 class Layer(NamedTuple):
@@ -17,6 +19,7 @@ class Layer(NamedTuple):
 
     stride: int  # pixels of the image from one position to the next
     channels: int
+    signed: bool = False  # whether it may be negative: it does not lie behind a ReLU
 
 
 class Source(NamedTuple):
@@ -34,7 +37,7 @@ class Layout(NamedTuple):
     order: str  # of the axes of kernels: "hwio" or "oihw"
     source: Callable[[str], Source]  # path of a convolution in the module -> names
     mean: tuple[float, float, float]  # of RGB, in 0..1
-    deviation: tuple[float, float, float]
+    std: tuple[float, float, float]
     bgr: bool = False  # the first convolution, `first`, takes blue, green, red
     first: str = ""
     epsilon: float = 0.0  # of its batch norms
@@ -42,66 +45,48 @@ class Layout(NamedTuple):
 
 
 def require_layers(layers: tuple[str, ...], table: dict[str, Layer]) -> None:
-    """Raises UserError unless `layers` are different names of `table`, at least one."""
-    field = "features.layers"
-    require(len(layers) > 0, field, layers, f"name at least one of {', '.join(table)}")
+    """Raises FieldError unless `layers` are different names of `table`, at least one."""
+    require(len(layers) > 0, "layers", layers, f"name at least one of {', '.join(table)}")
     for name in layers:
-        require_choice(field, name, table)
-    require(len(set(layers)) == len(layers), field, layers, "name each layer once")
-
-
-def require_size(
-    size: tuple[int, int],
-    layers: tuple[str, ...],
-    table: dict[str, Layer],
-    field: str = "data.size",
-) -> None:
-    """Raises UserError for images (height, width) smaller than one position of a layer."""
-    deepest = max(layers, key=lambda name: table[name].stride)
-    stride = table[deepest].stride
-    require(
-        min(size) >= stride,
-        field,
-        tuple(size),
-        f"layer {deepest} needs {stride} x {stride} pixels or more: enlarge the images, or "
-        "choose an earlier layer in features.layers",
-    )
+        require_choice("layers", name, table)
+    require(len(set(layers)) == len(layers), "layers", layers, "name each layer once")
 
 
 def collect(
     steps: Iterable[tuple[str, Array]], layers: tuple[str, ...]
-) -> dict[str, Float[Array, "n h w c"]]:
+) -> dict[str, Float[Array, "_ _ _ _"]]:
     """Returns the named outputs, float32, and takes no step beyond the last of them."""
-    found: dict[str, Array] = {}
+    outputs: dict[str, Array] = {}
     for name, value in steps:
         if name in layers:
-            found[name] = value.astype(jnp.float32)
-        if len(found) == len(layers):
+            outputs[name] = value.astype(jnp.float32)
+        if len(outputs) == len(layers):
             break
-    return {name: found[name] for name in layers}
+    return {name: outputs[name] for name in layers}
 
 
-class Network(nn.Module):
-    """Returns the `layers` of images that are RGB, less their mean and over their deviation.
+def convolve(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "kh kw i o"],
+    bias: Float[Array, " o"],
+    stride: int = 1,
+    padding: Padding = ((0, 0), (0, 0)),
+    groups: int = 1,
+) -> Float[Array, "n h2 w2 o"]:
+    """Returns the cross-correlation of `x` with `kernel` (i = c / groups), plus `bias`.
 
-    What a backbone shares with the others: it says what `table` its layers have, and yields them
-    by `steps`.
+    In the dtype of `x`, at full precision: GPUs else compute float32 with 10 bits (TF32).
     """
-
-    layers: tuple[str, ...]
-    dtype: Any = jnp.float32  # of the computation; results are float32
-    conv: Callable = convolve
-    table: ClassVar[dict[str, Layer]]
-
-    def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
-        """Yields (name, output) of each layer, in the order in which they are computed."""
-        raise NotImplementedError
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n h2 w2 c"]]:
-        require_layers(self.layers, self.table)
-        require_size(x.shape[1:3], self.layers, self.table)
-        return collect(self.steps(x.astype(self.dtype)), self.layers)
+    out = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return out + bias
 
 
 def same_padding(size: tuple[int, int], kernel: int, stride: int) -> Padding:
@@ -119,7 +104,6 @@ class Convolution(nn.Module):
     padding: int | None = None  # on every side; None = TensorFlow's SAME
     groups: int = 1
     dtype: Any = jnp.float32
-    conv: Callable = convolve
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 o"]:
@@ -130,11 +114,5 @@ class Convolution(nn.Module):
             padding = same_padding(x.shape[1:3], self.kernel, self.stride)
         else:
             padding = ((self.padding, self.padding),) * 2
-        return self.conv(
-            x,
-            kernel.astype(self.dtype),
-            bias.astype(self.dtype),
-            self.stride,
-            padding,
-            self.groups,
-        )
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        return convolve(x, kernel, bias, self.stride, padding, self.groups)

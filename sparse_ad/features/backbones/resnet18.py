@@ -11,13 +11,15 @@ padding as torchvision has them.
 | layer3 | 16 | 256 | |
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Network, Source
+from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Source, collect
 
 WIDTHS = (64, 128, 256)  # channels of each stage
 
@@ -35,33 +37,37 @@ class Block(nn.Module):
     channels: int
     stride: int
     dtype: Any
-    conv: Callable
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 o"]:
-        common = {"dtype": self.dtype, "conv": self.conv}
-        y = Convolution(self.channels, 3, self.stride, 1, name="conv1", **common)(x)
-        y = Convolution(self.channels, 3, 1, 1, name="conv2", **common)(nn.relu(y))
+        convolution = partial(Convolution, self.channels, dtype=self.dtype)
+        y = convolution(3, self.stride, 1, name="conv1")(x)
+        y = convolution(3, 1, 1, name="conv2")(nn.relu(y))
         if self.stride > 1 or x.shape[-1] != self.channels:
-            x = Convolution(self.channels, 1, self.stride, 0, name="downsample", **common)(x)
+            x = convolution(1, self.stride, 0, name="downsample")(x)
         return nn.relu(x + y)
 
 
-class ResNet18(Network):
-    """Returns the `layers` of images that are RGB, less their mean and over their deviation."""
+class ResNet18(nn.Module):
+    """Returns the `layers` of images that are RGB, less their mean and over their std."""
 
-    table: ClassVar = LAYERS
+    layers: tuple[str, ...]
+    dtype: Any = jnp.float32  # of the computation; results are float32
     widths: tuple[int, ...] = WIDTHS
 
-    def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
-        common = {"dtype": self.dtype, "conv": self.conv}
-        x = nn.relu(Convolution(self.widths[0], 7, 2, 3, name="conv1", **common)(x))
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n _ _ _"]]:
+        return collect(self.steps(x.astype(self.dtype)), self.layers)
+
+    def steps(self, x: Float[Array, "n h w 3"]) -> Iterator[tuple[str, Array]]:
+        """Yields (name, output) of each layer, in the order in which they are computed."""
+        x = nn.relu(Convolution(self.widths[0], 7, 2, 3, dtype=self.dtype, name="conv1")(x))
         yield "conv1", x
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, width in enumerate(self.widths, 1):
             for block in range(2):
                 stride = 2 if stage > 1 and block == 0 else 1
-                x = Block(width, stride, name=f"layer{stage}_{block}", **common)(x)
+                x = Block(width, stride, self.dtype, name=f"layer{stage}_{block}")(x)
             yield f"layer{stage}", x
 
 
@@ -83,18 +89,18 @@ def _unfolded(path: str) -> Source:
 
 
 _TORCHVISION = Layout(
-    title="torchvision: RGB, mean and deviation of ImageNet",
+    title="torchvision: RGB, mean and std of ImageNet",
     order="oihw",
     source=_unfolded,
     mean=(0.485, 0.456, 0.406),
-    deviation=(0.229, 0.224, 0.225),
+    std=(0.229, 0.224, 0.225),
     epsilon=1e-5,
 )
 
 LAYOUTS = (
     _TORCHVISION,
     _TORCHVISION._replace(
-        title="torchvision, batch norms folded: RGB, mean and deviation of ImageNet",
+        title="torchvision, batch norms folded: RGB, mean and std of ImageNet",
         source=_folded,
     ),
 )

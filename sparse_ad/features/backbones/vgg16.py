@@ -16,40 +16,45 @@ conv4_3 is the convolution's output (bias added) before the ReLU, relu4_3 the sa
 
 import re
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Network, Source
+from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Source, collect
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of each block
 DEPTHS = (2, 2, 3, 3, 3)  # convolutions of each block
 
 LAYERS: dict[str, Layer] = {
-    f"{kind}{block}_{index}": Layer(2 ** (block - 1), width)
+    f"{kind}{block}_{index}": Layer(2 ** (block - 1), width, signed=kind == "conv")
     for block, (width, depth) in enumerate(zip(WIDTHS, DEPTHS, strict=True), 1)
     for index in range(1, depth + 1)
     for kind in ("conv", "relu")
 }
 
 
-class VGG16(Network):
-    """Returns the `layers` of images that are RGB, less their mean and over their deviation."""
+class VGG16(nn.Module):
+    """Returns the `layers` of images that are RGB, less their mean and over their std."""
 
-    table: ClassVar = LAYERS
+    layers: tuple[str, ...]
+    dtype: Any = jnp.float32  # of the computation; results are float32
     widths: tuple[int, ...] = WIDTHS
 
-    def steps(self, x: Array) -> Iterator[tuple[str, Array]]:
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n _ _ _"]]:
+        return collect(self.steps(x.astype(self.dtype)), self.layers)
+
+    def steps(self, x: Float[Array, "n h w 3"]) -> Iterator[tuple[str, Array]]:
+        """Yields (name, output) of each layer, in the order in which they are computed."""
         for block, (width, depth) in enumerate(zip(self.widths, DEPTHS, strict=True), 1):
             if block > 1:
                 x = nn.max_pool(x, (2, 2), (2, 2))
             for index in range(1, depth + 1):
                 name = f"{block}_{index}"
-                x = Convolution(
-                    width, 3, padding=1, dtype=self.dtype, conv=self.conv, name=f"conv{name}"
-                )(x)
+                x = Convolution(width, 3, padding=1, dtype=self.dtype, name=f"conv{name}")(x)
                 yield f"conv{name}", x
                 x = nn.relu(x)
                 yield f"relu{name}", x
@@ -58,17 +63,15 @@ class VGG16(Network):
 def _keras_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the arrays of Keras's layers under names of this module, others as they are.
 
-    HDF5 says block1_conv1/block1_conv1_W_1:0 (older) or block1_conv1/block1_conv1/kernel:0; what
-    is called neither is an ONNX initialiser (.../block1_conv1_1/convolution/ReadVariableOp:0),
-    whose rank tells a kernel from a bias: conv1_1.weight, conv1_1.bias.
+    Keras: block1_conv1/kernel. ONNX initialisers: .../block1_conv1_1/convolution/ReadVariableOp:0,
+    where the rank tells a kernel from a bias: conv1_1.weight, conv1_1.bias.
     """
     renamed = {}
     for name, array in arrays.items():
         layer = re.search(r"block(\d)_conv(\d)", name)
-        part = re.search(r"(kernel|W|bias|b)(_1)?(:0)?$", name)
+        part = re.search(r"(kernel|bias)$", name)
         if layer and part:
-            kind = "kernel" if part[1] in ("kernel", "W") else "bias"
-            name = f"conv{layer[1]}_{layer[2]}/{kind}"
+            name = f"conv{layer[1]}_{layer[2]}/{part[1]}"
         elif layer and array.ndim in (1, 4):
             name = f"conv{layer[1]}_{layer[2]}.{'weight' if array.ndim == 4 else 'bias'}"
         renamed[name] = array
@@ -78,8 +81,8 @@ def _keras_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _torchvision_names(path: str) -> Source:
     """Returns features.N.weight and .bias: N counts convolutions, ReLUs and poolings from 0."""
     block, index = (int(digit) for digit in path.removeprefix("conv").split("_"))
-    place = sum(2 * depth + 1 for depth in DEPTHS[: block - 1]) + 2 * (index - 1)
-    return Source(f"features.{place}.weight", f"features.{place}.bias")
+    position = sum(2 * depth + 1 for depth in DEPTHS[: block - 1]) + 2 * (index - 1)
+    return Source(f"features.{position}.weight", f"features.{position}.bias")
 
 
 _KERAS = Layout(
@@ -87,7 +90,7 @@ _KERAS = Layout(
     order="hwio",
     source=lambda path: Source(f"{path}/kernel", f"{path}/bias"),
     mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
-    deviation=(1 / 255, 1 / 255, 1 / 255),
+    std=(1 / 255, 1 / 255, 1 / 255),
     bgr=True,
     first="conv1_1",
     rename=_keras_names,
@@ -100,13 +103,13 @@ LAYOUTS = (
         order="oihw",
         source=lambda path: Source(f"{path}.weight", f"{path}.bias"),
     ),
-    # These names are also those of a Caffe network in torchvision's clothes (the weights
-    # "IMAGENET1K_FEATURES"), which wants the mean and deviation of Keras's: not for this reader.
+    # Torchvision's "IMAGENET1K_FEATURES", converted from Caffe, has these names, too, but needs the
+    # mean and std of Keras's: do not give it to this reader.
     Layout(
-        title="torchvision: RGB, mean and deviation of ImageNet",
+        title="torchvision: RGB, mean and std of ImageNet",
         order="oihw",
         source=_torchvision_names,
         mean=(0.485, 0.456, 0.406),
-        deviation=(0.229, 0.224, 0.225),
+        std=(0.229, 0.224, 0.225),
     ),
 )

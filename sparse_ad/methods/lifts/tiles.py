@@ -1,6 +1,10 @@
-"""The lift from a detector of tiles to one of large images: cut, score each tile, blend."""
+"""The lift from a detector of tiles to one of large images: cut, score each tile, blend.
+
+image [H W c] -> tiles [t h w c] -> scores, maps [t h w] -> largest score, blended map
+"""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -10,100 +14,150 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from sparse_ad.batching import for_each
+from sparse_ad.batching import batched
 from sparse_ad.errors import require
-from sparse_ad.types import Explanation, Features, Key, Maps, Method, Params, Scores, State
+from sparse_ad.methods.lifts.grid import lift_views
+from sparse_ad.methods.lifts.maps import Shape
+from sparse_ad.types import (
+    Diagnostics,
+    Explanation,
+    Features,
+    Key,
+    Maps,
+    Method,
+    Params,
+    Scores,
+    State,
+)
 
-Shape = tuple[int, int]  # height, width
 MOST = 0.9  # overlap: ten times as many tiles down and across
 
 
-class Tiling(NamedTuple):
-    """Where t tiles lie in an image, and what each counts for in its rows and columns."""
+@dataclass(frozen=True)
+class Tiles:
+    """Large images as evenly spread tiles, each of them an image for the detector.
 
-    shape: Shape  # of the image
-    tile: Shape
-    places: Int[np.ndarray, "t 2"]  # top and left, row by row
-    rows: Float[np.ndarray, "t h"]  # shares: of all tiles over a pixel, rows * columns add up to 1
+    The image score is the largest of all tiles; anomaly maps are blended by weights that fall
+    linearly to the border of a tile.
+    """
+
+    size: tuple[int, ...] = ()  # (height, width) of a tile, in pixels; (): images are not cut
+    overlap: float = 0.25  # at least this fraction of a tile is covered by the next one, 0 to 0.9
+
+    def __post_init__(self):
+        size = self.size
+        pair = len(size) == 2 and all(isinstance(side, int) and side >= 1 for side in size)
+        remedy = "give (height, width), two whole numbers of 1 or more, or () for no tiles"
+        require(not size or pair, "size", size, remedy)
+        remedy = f"give a fraction from 0 to {MOST}"
+        require(0 <= self.overlap <= MOST, "overlap", self.overlap, remedy)
+
+    def part(self, shape: Shape) -> Shape:
+        """Returns the shape (height, width, channels) of what the detector sees of an image.
+
+        Raises: FieldError where a tile exceeds the image.
+        """
+        if not self.size:
+            return shape
+        height, width, channels = shape
+        remedy = f"exceeds the images, {height} x {width}; make it smaller or the images larger"
+        fits = self.size[0] <= height and self.size[1] <= width
+        require(fits, "size", self.size, remedy)
+        return (*self.size, channels)
+
+
+class Tiling(NamedTuple):
+    """Where t tiles lie in an image, and the weight of each in its rows and columns."""
+
+    shape: tuple[int, int]  # of the image
+    tile: tuple[int, int]
+    corners: Int[np.ndarray, "t 2"]  # top and left, row by row
+    rows: Float[np.ndarray, "t h"]  # of all tiles over a pixel, rows * columns add up to 1
     columns: Float[np.ndarray, "t w"]
 
 
-def tiled(method: Method, shape: Shape, tile: Shape, overlap: float) -> Method:
+def tiled(method: Method, shape: tuple[int, int], tiles: Tiles) -> Method:
     """Returns the detector of images of `shape` that applies `method`, built for tiles, to each.
 
-        image [H W c] -> tiles [t h w c] -> scores, maps [t h w] -> largest score, blended map
-
-    Fitting sees every tile as an image. Maps are blended by weights that fall linearly to the
-    border of a tile. Of diagnostics, those named "largest_..." are the largest of all tiles, others
-    the mean. What explains an image: the errors of all tiles one after the other, the blended
-    maps, and the channels of the tile with the largest score, which is the score of the image.
-    A score has the same bits whatever batch its image came in. The maps of all tiles of a batch
-    are held at once; smaller batches need less.
-
-    Errors: as `tiling`.
+    Fitting sees every tile as an image. Diagnostics are those of all tiles: their mean, or the
+    largest. An explanation holds the errors of all tiles one after the other, the blended maps,
+    and the channels of the tile with the largest score, which is the score of the image.
+    The maps of all tiles of a batch are held at once; smaller batches need less.
     """
-    cuts = tiling(shape, tile, overlap)
-    mix = partial(blend, cuts)
-
-    def init(key: Key, maps: Maps) -> State:
-        return method.init(key, as_images(maps))
-
-    def update(key: Key, state: State, maps: Maps):
-        return method.update(key, state, as_images(maps))
-
-    def score_one(params: Params, tiles: Maps) -> Scores:
-        found = method.score(params, tiles)
-        info = {
-            name: jnp.max(each) if name.startswith("largest_") else jnp.mean(each)
-            for name, each in found.info.items()
-        }
-        return Scores(jnp.max(found.image), mix(found.map), info)
-
-    def reconstruct_one(params: Params, tiles: Maps) -> Float[Array, "h w c"]:
-        return mix(method.reconstruct(params, tiles))
-
-    def explain_one(params: Params, tiles: Maps) -> dict[str, Explanation]:
-        worst = jnp.argmax(method.score(params, tiles).image)
-        return {
-            layer: Explanation(each.errors.ravel(), mix(each.map), each.channels[worst])
-            for layer, each in method.explain(params, tiles).items()
-        }
-
-    def latent_one(params: Params, tiles: Maps) -> Float[Array, " l"]:
-        return method.latent(params, tiles).ravel()
-
-    def one_by_one(function):
-        return lambda params, maps: for_each(partial(function, params), maps)
-
+    cuts = tiling(shape, tiles)
     return Method(
-        init,
-        update,
-        method.finish,
-        one_by_one(score_one),
+        init=partial(init, method),
+        update=partial(update, method),
+        finish=method.finish,
+        score=partial(score, method, cuts),
         features=features_of_tiles(method.features, cuts),
-        reconstruct=one_by_one(reconstruct_one) if method.reconstruct else None,
-        atoms=method.atoms,
-        explain=one_by_one(explain_one) if method.explain else None,
-        latent=one_by_one(latent_one) if method.latent else None,
+        views=lift_views(method.views, VIEWS, method, cuts),
     )
 
 
-def tiling(shape: Shape, tile: Shape, overlap: float) -> Tiling:
-    """Returns as few evenly spread tiles as cover an image, each overlapping the next enough.
+def init(method: Method, key: Key, maps: Maps) -> State:
+    """Returns the state of the detector of tiles before the first step."""
+    return method.init(key, as_images(maps))
 
-    Errors: UserError naming method.tile or method.tile_overlap, its value and the remedy.
-    """
-    whole = len(tile) == 2 and all(isinstance(side, int) and side >= 1 for side in tile)
-    remedy = "give (height, width), two whole numbers of 1 or more, or () for no tiles"
-    require(whole, "method.tile", tile, remedy)
-    require(0 <= overlap <= MOST, "method.tile_overlap", overlap, f"give a share from 0 to {MOST}")
-    remedy = f"exceeds the images, {shape[0]} x {shape[1]}; make it smaller or data.size larger"
-    require(all(map(int.__le__, tile, shape)), "method.tile", tile, remedy)
-    sides = [starts(*side, overlap) for side in zip(shape, tile, strict=True)]
-    rows, columns = (shares(*side) for side in zip(shape, tile, sides, strict=True))
+
+def update(
+    method: Method, key: Key, state: State, maps: Maps
+) -> tuple[State, dict[str, Float[Array, ""]]]:
+    """Returns the state after a step on all tiles of a batch of images, and what to log."""
+    return method.update(key, state, as_images(maps))
+
+
+def score_tiles(method: Method, params: Params, tiles: Maps) -> Scores:
+    """Returns the scores of all tiles of one image."""
+    return batched(method.score, method.together)(params, tiles)
+
+
+def score(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> Scores:
+    """Returns the scores of one image, given the maps of its tiles."""
+    scores = score_tiles(method, params, tiles)
+    info = Diagnostics(
+        jax.tree.map(jnp.mean, scores.info.mean), jax.tree.map(jnp.max, scores.info.largest)
+    )
+    return Scores(jnp.max(scores.image), blend(cuts, scores.map), info)
+
+
+def reconstruct(
+    method: Method, cuts: Tiling, params: Params, tiles: Maps
+) -> Float[Array, "height width c"]:
+    """Returns the blended reconstructions of all tiles."""
+    return blend(cuts, batched(method.views.reconstruct, method.together)(params, tiles))
+
+
+def explain(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> dict[str, Explanation]:
+    """Returns what each layer contributes; see `tiled`."""
+    worst = jnp.argmax(score_tiles(method, params, tiles).image)
+    layers = batched(method.views.explain, method.together)(params, tiles)
+    return {
+        name: Explanation(layer.errors.ravel(), blend(cuts, layer.map), layer.channels[worst])
+        for name, layer in layers.items()
+    }
+
+
+def latent(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> Float[Array, " l"]:
+    """Returns the latents of all tiles, one after the other."""
+    return batched(method.views.latent, method.together)(params, tiles).ravel()
+
+
+def atoms(method: Method, cuts: Tiling, params: Params) -> Float[Array, "k h w c"]:
+    """Returns the atoms of the detector of tiles."""
+    return method.views.atoms(params)
+
+
+VIEWS = {"reconstruct": reconstruct, "atoms": atoms, "explain": explain, "latent": latent}
+
+
+def tiling(shape: tuple[int, int], tiles: Tiles) -> Tiling:
+    """Returns as few evenly spread tiles as cover an image, each overlapping the next enough."""
+    sides = [starts(*side, tiles.overlap) for side in zip(shape, tiles.size, strict=True)]
+    rows, columns = (weights(*side) for side in zip(shape, tiles.size, sides, strict=True))
     down, across = (index.ravel() for index in np.indices([len(side) for side in sides]))
-    places = np.stack([sides[0][down], sides[1][across]], axis=1)
-    return Tiling(shape, tile, places, rows[down], columns[across])
+    corners = np.stack([sides[0][down], sides[1][across]], axis=1)
+    return Tiling(shape, tiles.size, corners, rows[down], columns[across])
 
 
 def starts(length: int, size: int, overlap: float) -> Int[np.ndarray, " tiles"]:
@@ -113,33 +167,36 @@ def starts(length: int, size: int, overlap: float) -> Int[np.ndarray, " tiles"]:
     return np.arange(gaps + 1) * (length - size) // max(gaps, 1)
 
 
-def shares(length: int, size: int, first: Int[np.ndarray, " tiles"]) -> Float[np.ndarray, "t size"]:
-    """Returns how much each tile counts for at its pixels: most in its middle; all add up to 1."""
+def weights(
+    length: int, size: int, first: Int[np.ndarray, " tiles"]
+) -> Float[np.ndarray, "tiles size"]:
+    """Returns the weight of each tile at its pixels: largest in its middle; all add up to 1."""
     ramp = np.arange(size) + 1.0
-    weights = np.minimum(ramp, ramp[::-1])
+    heights = np.minimum(ramp, ramp[::-1])
     pixels = first[:, None] + np.arange(size)
-    total = np.bincount(pixels.ravel(), np.tile(weights, len(first)), length)
-    return (weights / total[pixels]).astype(np.float32)
+    total = np.bincount(pixels.ravel(), np.tile(heights, len(first)), length)
+    return (heights / total[pixels]).astype(np.float32)
 
 
 def features_of_tiles(features: Features, cuts: Tiling) -> Features:
-    """Returns the features of every tile, [n t ...]: what lies at one place at a time.
+    """Returns the features of every tile, [n t ...]: those at one position at a time.
 
     So features are computed for as many tiles at once as there are images, always the same shape.
     """
+    identity = f"{features.identity}, tiles of {cuts.tile} at {cuts.corners.tolist()}"
+    return Features(partial(extract, features, cuts), identity, raw=features.raw)
+
+
+def extract(features: Features, cuts: Tiling, images: Float[Array | np.ndarray, "n h w c"]) -> Maps:
+    """Returns the maps of every tile of every image: [n t ...]."""
     height, width = cuts.tile
-
-    def extract(images: Float[Array, "n h w c"]) -> Maps:
-        parts = [
-            features.extract(images[:, top : top + height, left : left + width])
-            for top, left in cuts.places.tolist()
-        ]
-        on_host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(parts))
-        stack = np.stack if on_host else jnp.stack
-        return jax.tree.map(lambda *leaves: stack(leaves, axis=1), *parts)
-
-    identity = f"{features.identity}, tiles of {cuts.tile} at {cuts.places.tolist()}"
-    return Features(extract, identity, cheap=features.cheap)
+    parts = [
+        features.extract(images[:, top : top + height, left : left + width])
+        for top, left in cuts.corners.tolist()
+    ]
+    on_host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(parts))
+    stack = np.stack if on_host else jnp.stack
+    return jax.tree.map(lambda *leaves: stack(leaves, axis=1), *parts)
 
 
 def as_images(maps: Maps) -> Maps:
@@ -147,16 +204,20 @@ def as_images(maps: Maps) -> Maps:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), maps)
 
 
-def blend(cuts: Tiling, parts: Float[Array, "t h w ..."]) -> Float[Array, "height width ..."]:
-    """Returns what the tiles say as one image: the weighted mean of the tiles over each pixel."""
-    rest = parts.shape[3:]
+def blend(cuts: Tiling, parts: Float[Array, "t h w *c"]) -> Float[Array, "height width *c"]:
+    """Returns the tiles as one image: the weighted mean of the tiles over each pixel."""
+    whole = jnp.zeros((*cuts.shape, *parts.shape[3:]), parts.dtype)
+    tiles = (parts, cuts.corners, cuts.rows, cuts.columns)
+    return lax.scan(add_tile, whole, tiles)[0]
 
-    def add(whole, tile):
-        part, place, rows, columns = tile
-        weights = (rows[:, None] * columns).reshape(*cuts.tile, *(1 for _ in rest))
-        corner = (*place, *(0 for _ in rest))
-        before = lax.dynamic_slice(whole, corner, part.shape)
-        return lax.dynamic_update_slice(whole, before + weights * part, corner), None
 
-    empty = jnp.zeros((*cuts.shape, *rest), parts.dtype)
-    return lax.scan(add, empty, (parts, cuts.places, cuts.rows, cuts.columns))[0]
+def add_tile(
+    whole: Float[Array, "height width *c"], tile: tuple[Array, Array, Array, Array]
+) -> tuple[Float[Array, "height width *c"], None]:
+    """Returns the image with a tile (pixels, corner, row and column weights) added to it."""
+    pixels, corner, rows, columns = tile
+    depth = pixels.ndim - 2
+    factors = (rows[:, None] * columns[None]).reshape(*pixels.shape[:2], *(1,) * depth)
+    start = (*corner, *(0,) * depth)
+    before = lax.dynamic_slice(whole, start, pixels.shape)
+    return lax.dynamic_update_slice(whole, before + factors * pixels, start), None

@@ -1,0 +1,308 @@
+"""Writes the tables of README.md, and results/README.md, from the records in results/.
+
+No number is typed by hand.
+
+python docs/write.py          writes both
+python docs/write.py --check  exit code 1 unless both are up to date and every record says which
+                              commit, versions and device made it
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # this checkout, installed or not
+
+from sparse_ad.errors import UserError  # noqa: E402
+from sparse_ad.evaluation.records import read_results  # noqa: E402
+from sparse_ad.evaluation.results import Interval, Results  # noqa: E402
+from sparse_ad.report.tables import markdown as table  # noqa: E402
+from sparse_ad.studies.markdown import markdown, study_page  # noqa: E402
+from sparse_ad.studies.published import published_tables  # noqa: E402
+from sparse_ad.studies.results import StudyRecord  # noqa: E402
+from sparse_ad.studies.tables import overview  # noqa: E402
+from sparse_ad.system.files import read_json, write_text  # noqa: E402
+
+README, RESULTS = ROOT / "README.md", ROOT / "results"
+TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
+PUBLISHED = (  # column of the paper's Table 1, its title, and the path of our record
+    ("sparse_coding", "sparse coding", "sparse_patches/mvtec_{}.json"),
+    ("mlf_sc", "MLF-SC", "mlf_sc/mvtec_{}_published_code.json"),
+)
+DASH = "–"
+
+Records = dict[Path, Results]
+Row = dict[str, Any]  # of a benchmark: each has columns of its own
+
+
+def counts(results: Results) -> str:
+    """Returns the numbers of training, calibration and test images."""
+    train, calibration, normal, anomalous, _ = results.counts
+    return f"{train} / {calibration} / {normal + anomalous}"
+
+
+def number(metric: Interval) -> str:
+    return DASH if metric.value is None else f"{metric.value:.3f}"
+
+
+def interval(metric: Interval) -> str:
+    if metric.value is None:
+        return DASH
+    return f"{metric.value:.3f} ({metric.low:.3f}–{metric.high:.3f})"
+
+
+def rates(results: Results) -> str:
+    return f"{number(results.image.r1)} / {number(results.image.r2)}"
+
+
+def speed(results: Results) -> str:
+    """Returns images per second; a dash where features came from disk: no speed of the whole."""
+    cached = results.config.get("features", {}).get("cache_gb")
+    return DASH if cached else f"{results.cost.images_per_second:.1f}"
+
+
+MEASURED: dict[str, Callable[[Results], str]] = {  # title -> what it shows; first come config, data
+    "train / calibration / test": counts,
+    "image AUROC": lambda results: interval(results.image.auroc),
+    "AP": lambda results: number(results.image.ap),
+    "R1 / R2": rates,
+    "pixel AUROC": lambda results: number(results.pixel.auroc),
+    "AUPRO 0.3": lambda results: number(results.pixel.aupro_30),
+    "AUPRO 0.05": lambda results: number(results.pixel.aupro_05),
+    "images/s": speed,
+}
+BRIEF = ("image AUROC", "R1 / R2", "AUPRO 0.3", "images/s")
+
+Column = tuple[str, str, str]  # title, field of the row, format; "" shows it as it is
+BENCHMARKS: dict[str, tuple[str, tuple[Column, ...]]] = {  # block of the README -> file, columns
+    "speed": (
+        "sparse_coding",
+        (
+            ("solver", "contender", ""),
+            ("seconds", "seconds", ".2f"),
+            ("ratio to homotopy", "over homotopy", ".1f"),
+            ("largest relative gap", "largest gap", ".1e"),
+            ("over its floor", "over floor", ".0f"),
+        ),
+    ),
+    "learning": (
+        "dictionary_learning",
+        (
+            ("learner", "learner", ""),
+            ("passes", "passes", ""),
+            ("seconds", "seconds", ".2f"),
+            ("held-out objective", "held-out objective", ".3f"),
+        ),
+    ),
+    "mlf-sc-speed": (
+        "mlf_sc",
+        (
+            ("part", "part", ""),
+            ("contender", "contender", ""),
+            ("milliseconds", "seconds", "ms"),
+            ("over its floor", "over floor", ".2f"),
+            ("over its features", "over features", ".2f"),
+            ("over ours", "over ours", ".2f"),
+        ),
+    ),
+    "autoencoder-speed": (
+        "autoencoder",
+        (
+            ("part", "part", ""),
+            ("contender", "contender", ""),
+            ("images/s", "images/s", ".0f"),
+            ("slowest", "slowest", ".0f"),
+            ("fastest", "fastest", ".0f"),
+            ("share of peak", "share of peak", ".2f"),
+        ),
+    ),
+    "choice": (
+        "choose_mlf_sc",
+        (
+            ("variant", "variant", ""),
+            ("changed", "candidate", ""),
+            ("planted AUROC", "planted", ".3f"),
+            ("test AUROC", "test", ".3f"),
+        ),
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the pages or checks them; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if stale")
+    check = parser.parse_args(arguments).check
+    try:
+        if check:
+            return report_problems(RESULTS, README)
+        for path, content in pages(RESULTS, README).items():
+            write_text(path, content)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def report_problems(results: Path, readme: Path) -> int:
+    """Prints what is out of date or missing; returns the exit code."""
+    problems = [
+        f"{path}: is out of date; run python docs/write.py"
+        for path, content in pages(results, readme).items()
+        if not path.exists() or path.read_text("utf-8") != content
+    ]
+    problems += [
+        f"{path}: lacks {name}" for path in records_of(results) for name in missing_origin(path)
+    ]
+    print("\n".join(problems) or "README.md and results/README.md are up to date")
+    return int(bool(problems))
+
+
+def missing_origin(path: Path) -> Iterator[str]:
+    """Yields what a record does not say about how it was made."""
+    environment = read_json(path, dict[str, Any])["environment"]
+    commit = environment["commit"] or {}
+    if not commit.get("id") or commit.get("dirty"):
+        yield "a commit without later edits"
+    if not environment["versions"].get("jax"):
+        yield "the version of JAX"
+    if not environment["device"].get("platform"):
+        yield "the device"
+    if not environment["command"]:
+        yield "the command"
+
+
+def pages(results: Path, readme: Path) -> dict[Path, str]:
+    """Returns both pages, filled from the records."""
+    content = readme.read_text("utf-8")
+    for name, block in readme_blocks(results, readme).items():
+        content = fill(content, name, block)
+    return {readme: content, results / "README.md": all_records(results)}
+
+
+def readme_blocks(results: Path, readme: Path) -> dict[str, str]:
+    """Returns the blocks of the README by name, as Markdown."""
+    real = {
+        path: each for path, each in evaluations(results).items() if "generated" not in path.stem
+    }
+    studies = [
+        f"[{path.stem}](results/README.md#{path.stem})\n\n{markdown(overview(record))}"
+        for path, record in study_records(results).items()
+    ]
+    return {
+        "results": evaluation_table(real, readme.parent, BRIEF),
+        "studies": "\n\n".join(studies),
+        "memory": memory_table(results / "benchmarks" / "memory.json"),
+        **{
+            block: benchmark_table(results / "benchmarks" / f"{name}.json", columns)
+            for block, (name, columns) in BENCHMARKS.items()
+        },
+    }
+
+
+def all_records(results: Path) -> str:
+    """Returns the page of all records."""
+    parts = [
+        "# All records",
+        "Written by `python docs/write.py`. What the columns mean: [README](../README.md).",
+        evaluation_table(evaluations(results), results, tuple(MEASURED)),
+        *(published_table(results, *each) for each in PUBLISHED),
+        "Published: Imamura et al., *MLF-SC* (2021), Table 1.",
+        *(
+            f"## {path.stem}\n\n[Record](studies/{path.name})\n\n{study_page(record)}"
+            for path, record in study_records(results).items()
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def records_of(results: Path) -> list[Path]:
+    return sorted(results.glob("*/*.json"))
+
+
+def evaluations(results: Path) -> Records:
+    """Returns the records of evaluations by path."""
+    folders = ("benchmarks", "studies")
+    paths = [path for path in records_of(results) if path.parent.name not in folders]
+    return {path: read_results(path) for path in paths}
+
+
+def study_records(results: Path) -> dict[Path, StudyRecord]:
+    paths = sorted((results / "studies").glob("*.json"))
+    return {path: read_json(path, StudyRecord) for path in paths}
+
+
+def evaluation_table(records: Records, page: Path, columns: Sequence[str]) -> str:
+    """Returns a table of evaluations, with links from the folder of the page to the records."""
+    rows = [
+        (
+            path.parent.name,
+            f"[{path.stem}]({path.relative_to(page)})",
+            *(MEASURED[name](results) for name in columns),
+        )
+        for path, results in records.items()
+    ]
+    return table(("config", "data", *columns), rows)
+
+
+def benchmark_table(path: Path, columns: Sequence[Column]) -> str:
+    """Returns a table of some columns of a benchmark."""
+    rows = [
+        [show(row.get(field), style) for _, field, style in columns]
+        for row in read_json(path, dict[str, Any])["rows"]
+    ]
+    return table([title for title, *_ in columns], rows)
+
+
+def show(value: Any, style: str) -> str:
+    """Returns a value as text; a dash where there is none. "ms": seconds as milliseconds."""
+    if value is None:
+        return DASH
+    return f"{1000 * value:.3g}" if style == "ms" else format(value, style) if style else str(value)
+
+
+def memory_table(path: Path) -> str:
+    """Returns the peak memory of each run, and what it was of."""
+    head = ("run", "images", "fields", "peak memory, GB")
+    rows = [
+        (name, str(run["images"]), " ".join(run["fields"]), f"{run['peak_bytes'] / 1e9:.2f}")
+        for name, run in read_json(path, dict[str, Any])["runs"].items()
+    ]
+    return table(head, rows)
+
+
+def published_table(results: Path, system: str, title: str, path: str) -> str:
+    """Returns the paper's metrics on MVTec AD textures beside ours, where ours were measured."""
+    paper = published_tables()["imamura_mlf_sc"]
+    head = (f"MVTec AD, {title}", "published AUROC", "ours", "published R1 / R2", "ours")
+    rows = []
+    for name in TEXTURES:
+        record = results / path.format(name)
+        ours = ("not measured",) * 2
+        if record.exists():
+            measured = read_results(record)
+            ours = (interval(measured.image.auroc), rates(measured))
+        r1, r2 = paper["r1_r2"][system][name]
+        published = paper["image_auroc"][system][name]
+        rows.append((name, f"{published:.2f}", ours[0], f"{r1:.2f} / {r2:.2f}", ours[1]))
+    return table(head, rows)
+
+
+def fill(page: str, name: str, content: str) -> str:
+    """Returns the page with what stands between <!-- name --> and <!-- /name --> replaced.
+
+    Raises: UserError where the markers are missing.
+    """
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    pattern = re.compile(f"(?<={re.escape(opening)}\n).*?(?={re.escape(closing)})", re.DOTALL)
+    if not pattern.search(page):
+        raise UserError(f"README.md: {opening} or {closing} is missing; put it back")
+    return pattern.sub(lambda _: f"{content}\n", page, count=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""What a detector needs to know of its features: the shapes of the maps, and their number."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from sparse_ad.devices import mesh
+from sparse_ad.errors import UserError
+from sparse_ad.types import Features
+
+Shape = tuple[int, int, int]  # height, width, channels
+Value = TypeVar("Value")
+
+
+def map_shapes(features: Features, shape: Shape) -> dict[str, Shape]:
+    """Returns the shape of each map of one image; nothing is computed."""
+    images = jax.ShapeDtypeStruct((mesh().size, *shape), jnp.float32)
+    maps = jax.eval_shape(features.extract, images)
+    return {layer: leaf.shape[-3:] for layer, leaf in maps.items()}
+
+
+def only(maps: Mapping[str, Value]) -> Value:
+    """Returns the one map there is, or what there is of it.
+
+    Raises: UserError where there are several.
+    """
+    if len(maps) != 1:
+        layers = ", ".join(maps)
+        raise UserError(
+            f"features.fuse = False: leaves {layers} apart; this detector needs one map"
+        )
+    return next(iter(maps.values()))
+
+
+def require_pixels(features: Features) -> None:
+    """Raises UserError unless features are the pixels themselves."""
+    if not features.raw:
+        remedy = "this detector looks at pixels; set features.name to 'pixels'"
+        raise UserError(f"features = {features.identity!r}: {remedy}")

@@ -1,0 +1,82 @@
+"""Results as text: the table in the terminal, and what the report shows of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sparse_ad.evaluation.results import Cost, Interval, Results, Threshold
+from sparse_ad.report.html import number
+from sparse_ad.report.tables import text
+
+
+def format_results(results: Results) -> str:
+    """Returns the metrics as an aligned table for the terminal."""
+    counts, threshold = results.counts, results.threshold
+    rows = list_metrics(results)
+    for kind, metrics in results.kinds.items():
+        rows.append((f"  AUROC {kind} ({metrics.count})", *format_interval(metrics.auroc)))
+    lines = [
+        f"{results.name}: {counts.train} training, {counts.calibration} calibration, "
+        f"{counts.test_normal} normal and {counts.test_anomalous} anomalous test images",
+        text(("", "value", "95 % interval"), rows, "<><"),
+        f"threshold {number(threshold.value)}: {describe_threshold(threshold)}",
+        "; ".join(f"{name} {value}" for name, value in list_costs(results.cost)),
+        *(f"skipped: {each.problem}" for each in results.skipped),
+    ]
+    return "\n".join(lines)
+
+
+def describe_threshold(threshold: Threshold) -> str:
+    """Returns in words what the threshold guarantees."""
+    rate, count = threshold.false_alarm_rate, threshold.calibration_images
+    if threshold.guaranteed:
+        return f"at most {rate:.3g} of normal images flagged, by {count} calibration images"
+    return (
+        f"the largest of {count} calibration scores, no guarantee: a false-alarm rate of "
+        f"{rate:.3g} needs {threshold.images_needed} calibration images"
+    )
+
+
+def list_metrics(results: Results) -> list[tuple[str, str, str]]:
+    """Returns name, value and interval of the image and pixel metrics."""
+    image, pixel = results.image, results.pixel
+    named = (
+        ("image AUROC", image.auroc),
+        ("image AP", image.ap),
+        ("R1: normal images not flagged", image.r1),
+        ("R2: anomalous images flagged", image.r2),
+        ("pixel AUROC", pixel.auroc),
+        ("AUPRO to 0.3 false positives", pixel.aupro_30),
+        ("AUPRO to 0.05 false positives", pixel.aupro_05),
+    )
+    return [(name, *format_interval(metric)) for name, metric in named]
+
+
+def list_costs(cost: Cost) -> list[tuple[str, str]]:
+    """Returns name and value of speed and memory."""
+    rows = [
+        ("images per second", number(cost.images_per_second)),
+        ("ms per image, median", number(cost.milliseconds_p50)),
+        ("ms per image, 95th percentile", number(cost.milliseconds_p95)),
+        ("compile s", number(cost.compile_seconds)),
+        ("peak memory MB", number(cost.peak_memory / 1e6)),
+        ("model MB", number(cost.params / 1e6)),
+    ]
+    if cost.peak_device_memory is not None:
+        rows.append(("peak device memory MB", number(cost.peak_device_memory / 1e6)))
+    return rows
+
+
+def format_interval(metric: Interval) -> tuple[str, str]:
+    """Returns value and interval as text; a dash and the reason where the metric is undefined."""
+    if metric.value is None:
+        return "–", metric.reason
+    return f"{metric.value:.3f}", f"{metric.low:.3f} to {metric.high:.3f}"
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields a dotted name and a value as text for each leaf."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", number(value)
