@@ -243,7 +243,7 @@ def network(repeats: int, seed: int) -> list[dict]:
     """Rows of the network in JAX and in PyTorch."""
     weights = load_weights("vgg16")
     net = build_backbone("vgg16", ("conv2_2", "conv3_3", "conv4_3"))
-    image = (images(1, seed) - weights.mean) / weights.deviation
+    image = (images(1, seed) - weights.mean) / weights.std
     forward = jax.jit(lambda params, x: net.apply({"params": params}, x))
     params, placed = jax.device_put((weights.params, image.astype(np.float32)))
     calls = {"ours": lambda: forward(params, placed)}

@@ -5,14 +5,17 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from sparse_ad.errors import UserError, require
 from sparse_ad.types import Features, Maps
 
+Rows = PyTree[Shaped[Array | np.ndarray, "n ..."]]  # of images, or of a tree of their maps
 
-def for_each(function: Callable, images: PyTree[Array, "n ..."], together: int = 1):
+
+def for_each(function: Callable, images: Rows, together: int = 1):
     """Returns function(one image) of all images, `together` of them at a time.
 
     This is the one place that makes a result independent of the batch: every image, or group of
@@ -28,11 +31,11 @@ def batched(function: Callable, together: int = 1) -> Callable:
     return partial(_batched, function, together)
 
 
-def _batched(function: Callable, together: int, params, images: PyTree[Array, "n ..."]):
+def _batched(function: Callable, together: int, params, images: Rows):
     return for_each(partial(function, params), images, together)
 
 
-def one_by_one(function: Callable, images: PyTree[Array, "n ..."]):
+def one_by_one(function: Callable, images: Rows):
     """Returns function(image) of all images, as `lax.map` does, with the same bits for any n.
 
     A loop of one turn would be unrolled, its operations fused with what is around them, and
@@ -56,7 +59,7 @@ def one_by_one(function: Callable, images: PyTree[Array, "n ..."]):
     return jax.tree.map(lambda leaf: leaf[:count], filled)
 
 
-def in_groups(function: Callable, images: PyTree[Array, "n ..."], size: int):
+def in_groups(function: Callable, images: Rows, size: int):
     """Returns function(some images [size ...]) of all images, the last group padded.
 
     Every group has the same shape, so that one program serves any number of images.

@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 from sparse_ad.errors import FieldError, require_choice, within
 
 Kinds = Mapping[str, type]  # name -> dataclass
+Values = Mapping[str, Any] | ConfigDict  # of a section; a ConfigDict is no Mapping
 
 
 def choice(kinds: Kinds, default: Any) -> Any:
@@ -56,7 +57,7 @@ def name_of(options: Any, kinds: Kinds) -> str:
     return next(name for name, kind in kinds.items() if kind is type(options))
 
 
-def read(kinds: Kinds | type, values: Mapping[str, Any], path: str = "") -> Any:
+def read(kinds: Kinds | type, values: Values, path: str = "") -> Any:
     """Returns the options that a section describes, of the one kind or of the one that it names.
 
     Raises: FieldError with the whole path ("method.coder.penalty") for a field that is unknown,
@@ -124,7 +125,7 @@ def convert(field: str, value: Any, hint: Any) -> Any:
     return value
 
 
-def switch(values: Mapping[str, Any], kinds: Kinds, name: str) -> ConfigDict:
+def switch(values: Values, kinds: Kinds, name: str) -> ConfigDict:
     """Returns the section of another kind: its defaults, and what both kinds have from `values`.
 
     Raises: FieldError for a name that is not among `kinds`.
@@ -135,12 +136,12 @@ def switch(values: Mapping[str, Any], kinds: Kinds, name: str) -> ConfigDict:
     for key, value in kept.items():
         if not isinstance(defaults[key], ConfigDict):
             defaults[key] = value
-        elif isinstance(value, Mapping) and set(value) == set(defaults[key]):
+        elif isinstance(value, Mapping | ConfigDict) and set(value) == set(defaults[key]):
             defaults[key] = ConfigDict(value).lock()
     return defaults
 
 
-def find_kinds(kind: type, values: Mapping[str, Any], path: str) -> Kinds | None:
+def find_kinds(kind: type, values: Values, path: str) -> Kinds | None:
     """Returns the kinds that the section at `path` may have; None where it has one or is none."""
     name, _, rest = path.partition(".")
     field = next((each for each in dataclasses.fields(kind) if each.name == name), None)
@@ -166,6 +167,9 @@ def describe(options: Any, path: str = "") -> Iterator[Option]:
     meanings = comments(type(options))
     for field in dataclasses.fields(options):
         value, at = getattr(options, field.name), f"{path}.{field.name}".strip(".")
+        kinds = field.metadata.get("kinds")
+        if kinds:
+            yield Option(f"{at}.name", name_of(value, kinds), f"one of {', '.join(kinds)}")
         if dataclasses.is_dataclass(value):
             yield from describe(value, at)
         else:
