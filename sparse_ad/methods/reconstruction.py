@@ -80,7 +80,7 @@ class Reconstruction:
         require(not lista or self.code == "linear", "code", self.code, remedy)
         for kind in (self.loss, self.residual):
             fits = self.output == "sigmoid" or kind not in NEED_SIGMOID
-            require(fits, "output", self.output, NEED_SIGMOID.get(kind))
+            require(fits, "output", self.output, NEED_SIGMOID.get(kind, ""))
         finite = 0 <= self.penalty < math.inf
         require(finite, "penalty", self.penalty, "give a finite number, 0 or more")
         for field in ("window", "together"):
