@@ -208,11 +208,7 @@ def network(repeats: int, seed: int, machine: Machine) -> list[dict]:
     """Rows of the network in JAX and in PyTorch."""
     weights = load_weights("vgg16")
     net = build_backbone("vgg16", ("conv2_2", "conv3_3", "conv4_3"))
-<<<<<<< HEAD
-    image = (images(1, seed) - weights.mean) / weights.std
-=======
     image = ((images(1, seed) - weights.mean) / weights.std).astype(np.float32)
->>>>>>> sparse
     forward = jax.jit(lambda params, x: net.apply({"params": params}, x))
     ours = partial(forward, *jax.device_put((weights.params, image)))
     calls = {"ours": ours}
