@@ -1,6 +1,7 @@
-"""The lift from auto-encoders to detectors; the contract over all of them is in test_methods."""
+"""Reconstruction: training, scores and views. The contract of all detectors: test_contract."""
 
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -9,37 +10,43 @@ import pytest
 from helpers.images import stripes
 from jax import lax
 
-from configs.base import get_config
-from sparse_ad import methods
-from sparse_ad.errors import UserError
+from sparse_ad.batching import for_each
+from sparse_ad.errors import FieldError, UserError
 from sparse_ad.fitting.checkpoint import Checkpoints
+from sparse_ad.methods.reconstruction import Reconstruction
 from sparse_ad.nets import losses
-from sparse_ad.report import figures, pictures
-from sparse_ad.types import Example
+from sparse_ad.nets.blocks import Blocks
+from sparse_ad.nets.lista import Lista
+from sparse_ad.nets.optimizer import Adam
+from sparse_ad.options import read, section
+from sparse_ad.patches import Pool
+from sparse_ad.types import PIXELS
 
 KEY = jax.random.key(0)
 SIDE = 16
-LINEAR = {"code": "linear", "output": "linear"}
-
-
-def config_of(color="rgb", **fields):
-    config = get_config()
-    config.data.update(size=(SIDE, SIDE), color=color)
-    config.method.update(name="reconstruction", pooling="top_mean", quantile=1.0)
-    small = {"widths": (4, 6), "kernels": (4, 4), "strides": (2, 2), "latent": 5, "penalty": 0.01}
-    config.net.update(small | fields)
-    config.fit.update(learning_rate=1e-2, weight_decay=0.1)
-    return config
+SMALL = Reconstruction(
+    net=Blocks(widths=(4, 6), kernels=(4, 4), strides=(2, 2), latent=5),
+    penalty=0.01,
+    pool=Pool(rule="top_mean", fraction=1.0),
+    optimizer=Adam(learning_rate=1e-2, weight_decay=0.1),
+    together=4,
+)
+LISTA = {"net": Lista(kernel=8, stride=4, latent=5), "code": "linear", "output": "linear"}
+SSIM = {"loss": "ssim", "residual": "ssim", "output": "sigmoid", "window": 5}
 
 
 def maps_of(count=4, seed=0):
     return {"pixels": jnp.asarray(stripes(count, seed, 3, SIDE))}
 
 
+def build(**fields):
+    return replace(SMALL, **fields).build(PIXELS, (SIDE, SIDE, 3))
+
+
 @cache
 def started(**fields):
     """A detector, its compiled update, and its first state."""
-    method = methods.build(config_of(**fields))
+    method = build(**fields)
     return method, jax.jit(method.update), method.init(KEY, maps_of())
 
 
@@ -55,18 +62,24 @@ def begun(**fields):
     return method, states, infos
 
 
-def look(method, state, maps):
-    """Scores, reconstructions, latents."""
-    functions = lambda *some: (  # noqa: E731
-        method.score(*some),
-        method.reconstruct(*some),
-        method.latent(*some),
+def views(method, params, maps):
+    """Score, reconstruction, code of one image."""
+    return (
+        method.score(params, maps),
+        method.views.reconstruct(params, maps),
+        method.views.latent(params, maps),
     )
-    return jax.jit(functions)(method.finish(KEY, state), maps)
+
+
+def look(method, state, maps):
+    """The same of many."""
+    params = method.finish(KEY, state)
+    function = partial(views, method, params)
+    return jax.jit(lambda maps: for_each(function, maps, method.together))(maps)
 
 
 def forward(params, x):
-    """The network once more, by XLA's convolutions, in training; its latent, its output."""
+    """The network once more, by XLA's convolutions, in training; its code, its output."""
 
     def up(y, kernel):
         flipped, pad = kernel[::-1, ::-1].swapaxes(2, 3), ((2, 2), (2, 2))
@@ -78,37 +91,41 @@ def forward(params, x):
         return lax.conv_general_dilated(y, kernel, (2, 2), "SAME", dimension_numbers=order)
 
     def normed(y, part):
-        y = (y - y.mean((0, 1, 2))) / jnp.sqrt(y.var((0, 1, 2)) + 1e-5)
-        return leaky(y * part["scale"] + part["bias"])
+        mean, var = (moment((0, 1, 2), keepdims=True) for moment in (y.mean, y.var))
+        scale, bias = (part[name][None, None, None] for name in ("scale", "bias"))
+        return leaky((y - mean) / jnp.sqrt(var + 1e-5) * scale + bias)
 
     def leaky(y):
         return jnp.maximum(y, 0.2 * y)
 
     first, second = params["encoder"], params["decoder"]
-    y = leaky(down(x, first["Convolution_0"]["kernel"]) + first["Convolution_0"]["bias"])
+    y = leaky(
+        down(x, first["Convolution_0"]["kernel"]) + first["Convolution_0"]["bias"][None, None, None]
+    )
     y = normed(down(y, first["Convolution_1"]["kernel"]), first["BatchNorm_0"])
-    y = y.reshape(len(x), -1) @ first["Dense_0"]["kernel"] + first["Dense_0"]["bias"]
+    y = y.reshape(len(x), -1) @ first["Dense_0"]["kernel"] + first["Dense_0"]["bias"][None]
     z = 1.0 / (1.0 + jnp.exp(-y))
     y = (z @ second["Dense_0"]["kernel"]).reshape(-1, SIDE // 4, SIDE // 4, 6)
     y = normed(y, second["BatchNorm_0"])
     y = normed(up(y, second["Convolution_0"]["kernel"]), second["BatchNorm_1"])
-    return z, jnp.tanh(up(y, second["Convolution_1"]["kernel"]) + second["Convolution_1"]["bias"])
+    bias = second["Convolution_1"]["bias"][None, None, None]
+    return z, jnp.tanh(up(y, second["Convolution_1"]["kernel"]) + bias)
 
 
 def test_two_steps_by_hand():
-    """Equation (2), its gradient, and Adam with the decay in the gradient, written out anew."""
+    """Equation (2), its gradient, and Adam with the decay in the gradient, by hand."""
     _, states, infos = begun()
     x = 2.0 * maps_of()["pixels"] - 1.0
 
     def loss(params):
-        z, shown = forward(params, x)
-        error, norm = jnp.mean((x - shown) ** 2), jnp.mean(jnp.sum(z, axis=1))
+        z, output = forward(params, x)
+        error, norm = jnp.mean((x - output) ** 2), jnp.mean(jnp.sum(z, axis=1))
         return error + 0.01 * norm, (error, 0.01 * norm)
 
-    params, slope = started()[2].params, jax.jit(jax.grad(loss, has_aux=True))
+    params, gradient_of = started()[2].params, jax.jit(jax.grad(loss, has_aux=True))
     first, second = (jax.tree.map(np.zeros_like, params) for _ in range(2))
     for step, info in enumerate(infos, start=1):
-        gradient, (error, penalty) = slope(params)
+        gradient, (error, penalty) = gradient_of(params)
         np.testing.assert_allclose(info["error"], error, rtol=1e-5)
         np.testing.assert_allclose(info["penalty"], penalty, rtol=1e-5)
         np.testing.assert_allclose(info["loss"], error + penalty, rtol=1e-5)
@@ -146,26 +163,27 @@ def test_statistics_are_running_averages():
 
 
 def test_score_is_equation_1():
-    """Mean over pixels of the squared error of what `reconstruct` shows, in -1..1."""
+    """Mean over pixels of the squared error of the reconstruction, in -1..1."""
     method, states, _ = begun()
     maps = maps_of(3, 1)
-    scores, shown, latent = look(method, states[-1], maps)
-    assert shown.min() >= 0.0 and shown.max() <= 1.0
-    expected = 4.0 * ((maps["pixels"] - shown) ** 2).mean(-1)
+    scores, output, code = look(method, states[-1], maps)
+    assert output.min() >= 0.0 and output.max() <= 1.0
+    expected = 4.0 * ((maps["pixels"] - output) ** 2).mean(-1)
     np.testing.assert_allclose(scores.map, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(scores.image, expected.mean((1, 2)), rtol=1e-4)
-    assert latent.shape == (3, 5) and latent.min() > 0.0 and latent.max() < 1.0
-    np.testing.assert_allclose(scores.info["penalty"], 0.01 * latent.sum(1), rtol=1e-5)
+    assert code.shape == (3, 5) and code.min() > 0.0 and code.max() < 1.0
+    np.testing.assert_allclose(scores.info.mean["penalty"], 0.01 * code.sum(1), rtol=1e-5)
+    np.testing.assert_array_equal(scores.info.mean["active"], losses.fraction_active(code))
 
 
 def test_objective_is_the_loss():
-    """Squares and norm of what the detector shows and codes; here they count alike."""
-    fields = {"encoder": "lista", "kernels": (8, 1), "strides": (4, 1), "score": "objective"}
+    """Squares and norm of reconstruction and code; here they count alike."""
     reductions = {"error_reduction": "sum", "penalty_reduction": "mean", "penalty": 500.0}
-    method, update, state = started(**fields, **reductions, **LINEAR)
+    method, update, state = started(score="objective", **reductions, **LISTA)
+    assert method.grid is None
     maps = maps_of()
-    scores, shown, codes = look(method, state, maps)
-    squares = ((maps["pixels"] - shown) ** 2).sum((1, 2, 3))
+    scores, output, codes = look(method, state, maps)
+    squares = ((maps["pixels"] - output) ** 2).sum((1, 2, 3))
     expected = squares + 500.0 * jnp.abs(codes).mean(1)
     np.testing.assert_allclose(scores.image, expected, rtol=1e-4)
     loss = update(KEY, state, maps)[1]["loss"]
@@ -177,20 +195,20 @@ def test_variational_draws_in_training_alone():
     maps, keys = maps_of(), [jax.random.key(seed) for seed in (1, 1, 2)]
     errors = [float(update(key, state, maps)[1]["error"]) for key in keys]
     assert errors[0] == errors[1] != errors[2]
-    scores, _, latent = look(method, state, maps)
-    assert latent.shape == (4, 5)  # means, without their deviations
-    least = 0.5 * (latent**2).sum(1)  # of the divergence: the part of the means
-    assert (scores.info["penalty"] > least).all()
+    scores, _, code = look(method, state, maps)
+    assert code.shape == (4, 5)  # means, without their stds
+    least = 0.5 * (code**2).sum(1)  # of the divergence: the part of the means
+    assert (scores.info.mean["penalty"] > least).all()
 
 
 def test_ssim_scores_by_windows():
-    fields = {"loss": "ssim", "residual": "ssim", "output": "sigmoid", "window": 5}
-    method, states, infos = begun(**fields)
+    method, states, infos = begun(**SSIM)
     maps = maps_of(3, 1)
-    scores, shown, _ = look(method, states[-1], maps)
-    apart = losses.dissimilarity(maps["pixels"], shown, 5)
+    scores, output, _ = look(method, states[-1], maps)
+    apart = losses.dissimilarity(maps["pixels"], output, 5)
     np.testing.assert_allclose(scores.map[:, 2:-2, 2:-2], apart, atol=1e-5)
-    np.testing.assert_allclose(scores.info["error"], apart.mean((1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(scores.info.mean["error"], apart.mean((1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(scores.image, scores.map.mean((1, 2)), rtol=1e-5)
     assert 0 < infos[1]["error"] < infos[0]["error"] < 2
 
 
@@ -200,21 +218,46 @@ def test_cross_entropy_is_of_probabilities():
     scores, y, _ = look(method, state, maps)
     x = maps["pixels"]
     expected = -(x * jnp.log(y) + (1 - x) * jnp.log1p(-y)).mean((1, 2, 3))
-    np.testing.assert_allclose(scores.info["error"], expected, rtol=1e-4)
+    np.testing.assert_allclose(scores.info.mean["error"], expected, rtol=1e-4)
 
 
-def test_tiles_are_trained_on_and_scored():
-    config = config_of(encoder="lista", **LINEAR)
-    config.data.size = (SIDE, 2 * SIDE)
-    config.method.update(tile=(SIDE, SIDE), tile_overlap=0.0, pooling="max")
-    method = methods.build(config)
-    images = np.concatenate([stripes(3, seed, 3, SIDE) for seed in (0, 1)], axis=2)
-    maps = method.features.extract(images)
-    state, info = jax.jit(method.update)(KEY, method.init(KEY, maps), maps)
-    scores, shown, latent = look(method, state, maps)
-    assert scores.map.shape == (3, SIDE, 2 * SIDE) and shown.shape == images.shape
-    np.testing.assert_allclose(scores.image, scores.map.max((1, 2)), rtol=1e-4)
-    assert np.isfinite(info["loss"]) and latent.shape == (3, 2 * 8 * 8 * 5)
+@pytest.mark.parametrize("fields", [{}, LISTA, SSIM], ids=["blocks", "lista", "ssim"])
+def test_any_batch_and_any_neighbours_give_the_same_bits(fields):
+    """Of images scored four at a time, in groups of other images, and in one that is padded."""
+    method, states, _ = begun(**fields)
+    maps = maps_of(6, 3)
+    expected = look(method, states[-1], maps)
+    for rows in (slice(4, 5), slice(1, 4), slice(None, None, -1)):
+        results = look(method, states[-1], {"pixels": maps["pixels"][rows]})
+        there = jax.tree.map(lambda leaf, rows=rows: leaf[rows], expected)
+        jax.tree.map(np.testing.assert_array_equal, results, there)
+
+
+def test_groups_score_as_single_images():
+    """Only the sizes of blocks differ, so the order of sums."""
+    method, states, _ = begun()
+    maps, params = maps_of(4, 3), method.finish(KEY, states[-1])
+    scores, output, _ = look(method, states[-1], maps)
+    for index in range(4):
+        one = {"pixels": maps["pixels"][index]}
+        np.testing.assert_allclose(method.score(params, one).image, scores.image[index], rtol=1e-5)
+        expected = method.views.reconstruct(params, one)
+        np.testing.assert_allclose(output[index], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["max", "top_sum"])
+def test_scores_are_made_of_the_grid(rule):
+    """What calibration does to errors, it does to the pixels that a score is pooled of."""
+    method, states, _ = begun(pool=Pool(rule=rule), **SSIM)
+    params, maps = method.finish(KEY, states[-1]), {"pixels": maps_of(1)["pixels"][0]}
+    errors, _ = method.grid.errors(params, maps)
+    scores = method.score(params, maps)
+    assert errors.shape == (SIDE, SIDE)
+    largest = np.sort(np.asarray(errors).ravel())[::-1]
+    expected = {"max": largest[0], "top_sum": largest[:5].sum()}[rule]
+    np.testing.assert_allclose(scores.image, expected, rtol=1e-5)
+    np.testing.assert_allclose(method.grid.pool(errors.ravel()), expected, rtol=1e-5)
+    np.testing.assert_array_equal(scores.map, method.grid.to_map(errors))
 
 
 def test_checkpoint_gives_the_state_back(tmp_path):
@@ -223,7 +266,7 @@ def test_checkpoint_gives_the_state_back(tmp_path):
     checkpoints.save(2, states[-1], {})
     restored, _ = checkpoints.restore(2, jax.eval_shape(method.init, KEY, maps_of()))
     jax.tree.map(np.testing.assert_array_equal, restored, states[-1])
-    wider = methods.build(config_of(widths=(4, 8)))
+    wider = build(net=replace(SMALL.net, widths=(4, 8)))
     with pytest.raises(UserError, match="not a checkpoint of this config"):
         checkpoints.restore(2, jax.eval_shape(wider.init, KEY, maps_of()))
     checkpoints.close()
@@ -231,62 +274,50 @@ def test_checkpoint_gives_the_state_back(tmp_path):
 
 def test_a_rate_too_high_shows_in_the_loss():
     """The loop stops where a value is no longer finite: it must see one."""
-    config = config_of(encoder="lista", **LINEAR)
-    config.fit.learning_rate = 1e15
-    method, maps = methods.build(config), maps_of()
+    method, maps = build(**LISTA, optimizer=Adam(learning_rate=1e15)), maps_of()
     state, update = method.init(KEY, maps), jax.jit(method.update)
     for _ in range(4):
         state, info = update(KEY, state, maps)
     assert not np.isfinite(info["loss"])
 
 
-def test_latents_are_gathered_and_drawn():
-    method, states, _ = begun()
-    made = (255 * stripes(6, 2, 3, SIDE)).astype(np.uint8)
-    examples = [
-        Example(image, at % 2, "good", None, str(at), f"{at}.png") for at, image in enumerate(made)
-    ]
-    rows = [{"path": each.path, "label": each.label} for each in examples]
-    params = method.finish(KEY, states[-1])
-    found = pictures.gather_latents(method, params, examples, rows, config_of())
-    expected = jax.jit(method.latent)(params, {"pixels": jnp.asarray(made / np.float32(255))})
-    for label in (0, 1):
-        np.testing.assert_allclose(found[label], expected[label::2], rtol=1e-5)
-    figure = figures.draw_latents(found)
-    labels = figure.axes[0].get_legend_handles_labels()[1]
-    assert labels == ["normal: 100.0% active", "anomalous: 100.0% active"]
-    assert figures.draw_latents(None) is None
-    assert figures.draw_latents((found[0], np.zeros((0, 5)))) is not None
+@pytest.mark.parametrize("options", [SMALL, replace(SMALL, **LISTA)], ids=["blocks", "lista"])
+def test_options_are_a_section_and_back(options):
+    assert read(Reconstruction, section(options)) == options
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "named"),
+    ("fields", "named"),
     [
-        ("code", "relu", "net.code"),
-        ("output", "relu", "net.output"),
-        ("loss", "l2", "net.loss"),
-        ("loss", "bce", "net.output"),
-        ("loss", "ssim", "net.output"),
-        ("residual", "ssim", "net.output"),
-        ("residual", "bce", "net.residual"),
-        ("score", "loss", "net.score"),
-        ("error_reduction", "none", "net.error_reduction"),
-        ("penalty_reduction", "max", "net.penalty_reduction"),
-        ("penalty", -1.0, "net.penalty"),
-        ("slope", -1.0, "net.slope"),
-        ("window", 17, "net.window"),
-        ("at_a_time", 0, "net.at_a_time"),
-        ("encoder", "lista", "net.code"),
+        ({"code": "relu"}, "code"),
+        ({"output": "relu"}, "output"),
+        ({"loss": "l2"}, "loss"),
+        ({"loss": "bce"}, "output"),
+        ({"loss": "ssim"}, "output"),
+        ({"residual": "ssim"}, "output"),
+        ({"residual": "bce"}, "residual"),
+        ({"score": "loss"}, "score"),
+        ({"error_reduction": "none"}, "error_reduction"),
+        ({"penalty_reduction": "max"}, "penalty_reduction"),
+        ({"penalty": -1.0}, "penalty"),
+        ({"penalty": float("nan")}, "penalty"),
+        ({"window": 0}, "window"),
+        ({"together": 0}, "together"),
+        ({"net": Lista()}, "code"),
     ],
 )
-def test_bad_fields_are_named(field, value, named):
-    with pytest.raises(UserError, match=rf"{named} = "):
-        methods.build(config_of(**{field: value}))
+def test_bad_fields_are_named(fields, named):
+    with pytest.raises(FieldError) as error:
+        replace(SMALL, **fields)
+    assert error.value.field == named
 
 
-@pytest.mark.parametrize(("field", "value"), [("learning_rate", 0.0), ("weight_decay", -1.0)])
-def test_bad_fields_of_the_fit_are_named(field, value):
-    config = config_of()
-    config.fit[field] = value
-    with pytest.raises(UserError, match=rf"fit\.{field} = {value}"):
-        methods.build(config)
+def test_images_and_features_that_do_not_fit_are_named():
+    with pytest.raises(FieldError, match=r"^window = 17: give 1 to 16"):
+        build(window=17)
+    with pytest.raises(FieldError, match=r"^net\.strides = \(2, 2\)"):
+        SMALL.build(PIXELS, (SIDE, 18, 3))
+    with pytest.raises(FieldError, match=r"^net\.stride = 4"):
+        replace(SMALL, **LISTA).build(PIXELS, (SIDE, 18, 3))
+    with pytest.raises(UserError, match=r"features = 'vgg16': .*pixels"):
+        SMALL.build(PIXELS._replace(identity="vgg16", raw=False), (SIDE, SIDE, 3))

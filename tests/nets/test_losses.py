@@ -1,5 +1,6 @@
 """Losses against scikit-image, NumPy and SciPy."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -9,17 +10,17 @@ from sparse_ad.nets import losses
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((2, 21, 26, 3)).astype(np.float32)
-SHOWN = (IMAGES + 0.2 * RNG.normal(size=IMAGES.shape)).clip(0, 1).astype(np.float32)
+OUTPUTS = (IMAGES + 0.2 * RNG.normal(size=IMAGES.shape)).clip(0, 1).astype(np.float32)
 
 
 @pytest.mark.parametrize("window", [3, 7, 11])
 def test_ssim_is_scikit_images(window):
-    found = losses.dissimilarity(IMAGES, SHOWN, window)
+    found = losses.dissimilarity(IMAGES, OUTPUTS, window)
     wide, edge = losses.widen(found, window), window // 2
-    for image, shown, apart, whole in zip(IMAGES, SHOWN, found, wide, strict=True):
+    for image, output, apart, whole in zip(IMAGES, OUTPUTS, found, wide, strict=True):
         _, full = structural_similarity(
             image.astype(np.float64),
-            shown.astype(np.float64),
+            output.astype(np.float64),
             win_size=window,
             data_range=1.0,
             channel_axis=-1,
@@ -40,8 +41,8 @@ def test_ssim_of_an_image_with_itself():
 
 
 def test_squared_error():
-    expected = ((IMAGES.astype(np.float64) - SHOWN) ** 2).mean(-1)
-    np.testing.assert_allclose(losses.squared_error(IMAGES, SHOWN), expected, atol=1e-6)
+    expected = ((IMAGES.astype(np.float64) - OUTPUTS) ** 2).mean(-1)
+    np.testing.assert_allclose(losses.squared_error(IMAGES, OUTPUTS), expected, atol=1e-6)
 
 
 def test_cross_entropy():
@@ -55,16 +56,16 @@ def test_cross_entropy():
     assert np.isfinite(losses.cross_entropy(IMAGES, np.full_like(IMAGES, -1000.0))).all()
 
 
-@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (0.7, 0.5), (-2.0, 1.5)])
-def test_divergence_is_the_integral(mean, deviation):
-    p, q = stats.norm(mean, deviation), stats.norm()
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.7, 0.5), (-2.0, 1.5)])
+def test_divergence_is_the_integral(mean, std):
+    p, q = stats.norm(mean, std), stats.norm()
     expected, _ = integrate.quad(lambda x: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), -12, 12)
-    found = losses.divergence(np.float32(mean), np.float32(2 * np.log(deviation)))
+    found = losses.divergence(jnp.float32(mean), jnp.float32(2 * np.log(std)))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_share_active():
+def test_fraction_active():
     code = np.array([[1.0, 0.5, 0.011, 0.009], [0.0, 0.0, -4.0, 0.0]], np.float32)
-    np.testing.assert_allclose(losses.share_active(code), [0.75, 0.25])
-    np.testing.assert_array_equal(losses.share_active(1e-3 * code), losses.share_active(code))
-    assert losses.share_active(np.zeros((1, 4), np.float32))[0] == 0.0
+    np.testing.assert_allclose(losses.fraction_active(code), [0.75, 0.25])
+    np.testing.assert_array_equal(losses.fraction_active(1e-3 * code), losses.fraction_active(code))
+    assert losses.fraction_active(np.zeros((1, 4), np.float32))[0] == 0.0
