@@ -16,10 +16,11 @@ dataclasses is declared by `choice`, and its section says which by its `name`. T
 field, or above it, is its documentation: `describe` finds it.
 """
 
+import ast
 import dataclasses
 import difflib
 import inspect
-import re
+import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -53,8 +54,14 @@ def section(options: Any, kinds: Kinds | None = None) -> ConfigDict:
 
 
 def name_of(options: Any, kinds: Kinds) -> str:
-    """Returns the name under which `kinds` lists the type of the options."""
-    return next(name for name, kind in kinds.items() if kind is type(options))
+    """Returns the name under which `kinds` lists the type of the options.
+
+    Raises: LookupError where it does not.
+    """
+    for name, kind in kinds.items():
+        if kind is type(options):
+            return name
+    raise LookupError(f"{type(options).__name__} is not listed: there are {', '.join(kinds)}")
 
 
 def read(kinds: Kinds | type, values: Values, path: str = "") -> Any:
@@ -73,25 +80,34 @@ def read(kinds: Kinds | type, values: Values, path: str = "") -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     with within(path):
-        for name in values.keys() - fields.keys():
-            raise FieldError(name, values[name], unknown_field(name, kind, others))
-        given = {}
-        for name in fields.keys() & values.keys():
-            nested = fields[name].metadata.get("kinds") or hints[name]
-            if isinstance(nested, Mapping) or dataclasses.is_dataclass(nested):
-                given[name] = read(nested, values[name], name)
-            else:
-                given[name] = convert(name, values[name], hints[name])
+        for name, value in values.items():
+            if name not in fields:
+                raise FieldError(name, value, unknown_field(name, kind, others))
+        given = {
+            name: read_field(field, hints[name], values[name])
+            for name, field in fields.items()
+            if name in values
+        }
         return kind(**given)
 
 
+def read_field(field: dataclasses.Field, hint: Any, value: Any) -> Any:
+    """Returns the value of a field: options where it is a section, else a value of its type."""
+    kinds = field.metadata.get("kinds") or hint
+    if isinstance(kinds, Mapping) or dataclasses.is_dataclass(kinds):
+        if not isinstance(value, Mapping | ConfigDict):
+            raise FieldError(field.name, value, "is a section: give its fields, one by one")
+        return read(kinds, value, field.name)
+    return convert(field.name, value, hint)
+
+
 def unknown_field(name: str, kind: type, others: Kinds) -> str:
-    """Returns what to say of a field that a kind of options does not have."""
+    """Returns the remedy for a field that a kind of options does not have."""
     fields = [field.name for field in dataclasses.fields(kind)]
     owners = [
-        other
-        for other, each in others.items()
-        if name in {field.name for field in dataclasses.fields(each)}
+        name_of_kind
+        for name_of_kind, other in others.items()
+        if name in {field.name for field in dataclasses.fields(other)}
     ]
     if owners:
         return f"is a field of {', '.join(owners)} and has no meaning here"
@@ -134,10 +150,11 @@ def switch(values: Values, kinds: Kinds, name: str) -> ConfigDict:
     defaults = section(kinds[name](), kinds)
     kept = {key: values[key] for key in defaults if key in values and key != "name"}
     for key, value in kept.items():
-        if not isinstance(defaults[key], ConfigDict):
+        if isinstance(defaults[key], ConfigDict):
+            if isinstance(value, Mapping | ConfigDict) and set(value) == set(defaults[key]):
+                defaults[key] = ConfigDict(value).lock()
+        elif isinstance(value, type(defaults[key])):  # fields of one name may differ in type
             defaults[key] = value
-        elif isinstance(value, Mapping | ConfigDict) and set(value) == set(defaults[key]):
-            defaults[key] = ConfigDict(value).lock()
     return defaults
 
 
@@ -178,17 +195,22 @@ def describe(options: Any, path: str = "") -> Iterator[Option]:
 
 @cache
 def comments(kind: type) -> dict[str, str]:
-    """Returns the comment of each field: the one behind it, or the lines of comments above it."""
-    found = {}
+    """Returns the comment of each field: the lines of comments above it, and the one behind it."""
+    meanings = {}
     for parent in reversed(kind.__mro__[:-1]):
-        above: list[str] = []
-        for line in inspect.getsource(parent).splitlines():
-            text = line.strip()
-            field = re.match(r"(\w+):[^#]*?(?:#\s*(.*))?$", text)
-            if text.startswith("#"):
-                above.append(text.lstrip("# "))
-                continue
-            if field and field[1] in parent.__annotations__:
-                found[field[1]] = " ".join([*above, field[2] or ""]).strip()
-            above = []
-    return {field.name: found.get(field.name, "") for field in dataclasses.fields(kind)}
+        lines = textwrap.dedent(inspect.getsource(parent)).splitlines()
+        body = ast.parse("\n".join(lines)).body[0].body
+        for node in body:
+            if isinstance(node, ast.AnnAssign):
+                meanings[node.target.id] = comment_of(lines, node)
+    return {field.name: meanings.get(field.name, "") for field in dataclasses.fields(kind)}
+
+
+def comment_of(lines: list[str], node: ast.AnnAssign) -> str:
+    """Returns the comment of the field at a node of the syntax tree of `lines`."""
+    first = last = node.lineno - 1
+    while lines[first - 1].strip().startswith("#"):
+        first -= 1
+    behind = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+    parts = [*lines[first:last], behind]
+    return " ".join(part.strip().lstrip("# ") for part in parts).strip()

@@ -13,6 +13,7 @@ from sparse_ad.methods.lifts.grid import score_grid
 from sparse_ad.methods.lifts.maps import Shape, map_shapes, only
 from sparse_ad.methods.moments import Moments, add_vectors, begin_moments
 from sparse_ad.patches import resize_map
+from sparse_ad.sparse.coder import linear_coder
 from sparse_ad.sparse.problems import product
 from sparse_ad.types import (
     NO_DIAGNOSTICS,
@@ -106,7 +107,7 @@ def finish(components: int, key: Key, state: Moments) -> Subspace:
 def project(side: int, params: Subspace, image: Float[Array, "h w c"]) -> tuple[Array, Array]:
     """Returns the small image and its projection on the components: [side side c] each."""
     small = shrink(side, image)
-    code = product(params.axes, small.ravel() - params.mean)
+    code = linear_coder(params.axes, (small.ravel() - params.mean)[None]).code[0]
     return small, (params.mean + product(code, params.axes)).reshape(small.shape)
 
 
