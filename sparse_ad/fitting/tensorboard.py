@@ -26,16 +26,16 @@ class EventLog:
     def add(self, lines: Iterable[dict[str, Any]]) -> None:
         """Adds lines of {"step": ..., name: value}. Raises: UserError where the disk refuses."""
         # Not needed where a fit is finished; and it loads PyTorch where that is installed.
-        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.proto import summary_pb2 as proto
 
         with explained(self.path):
             for line in lines:
                 values = [
-                    Summary.Value(tag=name, simple_value=value)
+                    proto.Summary.Value(tag=name, simple_value=value)
                     for name, value in line.items()
                     if name != "step"
                 ]
-                self._write(step=int(line["step"]), summary=Summary(value=values))
+                self._write(step=int(line["step"]), summary=proto.Summary(value=values))
 
     def flush(self) -> None:
         """Writes what was added to the disk. Raises: as `add`."""
