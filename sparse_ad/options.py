@@ -78,7 +78,7 @@ def read(kinds: Kinds | type, values: Values, path: str = "") -> Any:
         given = {}
         for name in fields.keys() & values.keys():
             nested: Any = fields[name].metadata.get("kinds") or hints[name]
-            if isinstance(nested, Mapping) or dataclasses.is_dataclass(nested):
+            if isinstance(nested, Mapping) or hasattr(nested, "__dataclass_fields__"):
                 given[name] = read(nested, values[name], name)
             else:
                 given[name] = convert(name, values[name], hints[name])
@@ -152,7 +152,7 @@ def find_kinds(kind: type, values: Values, path: str) -> Kinds | None:
     if not rest:
         return kinds
     inner: Any = kinds.get(part.get("name")) if kinds else typing.get_type_hints(kind)[name]
-    return find_kinds(inner, part, rest) if dataclasses.is_dataclass(inner) else None
+    return find_kinds(inner, part, rest) if hasattr(inner, "__dataclass_fields__") else None
 
 
 class Option(NamedTuple):
