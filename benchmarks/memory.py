@@ -1,52 +1,41 @@
 """Peak memory of a whole run on large images, at their full and at the default size.
 
-  python benchmarks/memory.py [--images=1000] [--side=1024] [--record=FILE]
+  python -m benchmarks.memory [--images=1000] [--side=1024] [--record=FILE]
 
 Writes grey PNG files, runs launch.py on them in a process of its own for each size, and reads
-the peak resident memory of that process from the system. The stride is widened and one pass made,
-which shortens the runs; one more run, of few images, keeps the default stride, since memory for
-the patches of one image depends on it. Target: under 3 GB.
+the peak resident memory of that process from the system. A wider stride and one epoch shorten the
+runs; one more run, of few images, keeps the default stride, since memory for the patches of one
+image depends on it. Target: under 3 GB.
 """
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import app, flags
 from PIL import Image
 
+from sparse_ad.data.sources.textures import TEXTURES
+from sparse_ad.system import environment
+from sparse_ad.system.files import read_fields, write_json
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+TARGET = 3e9  # bytes
 
 IMAGES = flags.DEFINE_integer("images", 1000, "How many: four fifths to train, one to test.")
 SIDE = flags.DEFINE_integer("side", 1024, "Pixels along each side of an image.")
 RECORD = flags.DEFINE_string("record", str(ROOT / "results/benchmarks/memory.json"), "Result file.")
-TARGET = 3e9  # bytes
 
 
 def main(_) -> None:
-    from sparse_ad.data.sources.textures import TEXTURES
-    from sparse_ad.system import environment
-    from sparse_ad.system.command_line import set_up_log
-    from sparse_ad.system.files import write_json
-
-    set_up_log()
-    texture = TEXTURES["tile"](np.random.default_rng(0), (SIDE.value, SIDE.value))[..., 1]
-    full = f"--config.data.size=({SIDE.value},{SIDE.value})"
+    """Measures all runs and writes the record."""
     with tempfile.TemporaryDirectory() as scratch:
-        many, few = Path(scratch, "many"), Path(scratch, "few")
-        write_images(many, np.asarray(texture), IMAGES.value)
-        write_images(few, np.asarray(texture), min(10, IMAGES.value))
-        runs = {
-            "full size": measure(many, full, "--config.method.stride=32"),
-            "default size": measure(many, "--config.method.stride=16"),
-            "full size, default stride": measure(few, full, "--config.evaluation.batch_size=2"),
-        }
+        runs = measure_all(Path(scratch), IMAGES.value, SIDE.value)
     for name, run in runs.items():
         print(f"{name}: {run['images']} images, {run['peak_bytes'] / 1e9:.2f} GB")
     record = {
@@ -59,8 +48,22 @@ def main(_) -> None:
     write_json(RECORD.value, record)
 
 
+def measure_all(scratch: Path, images: int, side: int) -> dict[str, dict[str, Any]]:
+    """Returns what each run measured, by its name."""
+    texture = np.asarray(TEXTURES["tile"](np.random.default_rng(0), (side, side))[..., 1])
+    many, few = scratch / "many", scratch / "few"
+    write_images(many, texture, images)
+    write_images(few, texture, min(10, images))
+    full, stride = f"--config.data.size=({side},{side})", "--config.method.patches.stride"
+    return {
+        "full size": measure(many, full, f"{stride}=32"),
+        "default size": measure(many, f"{stride}=16"),
+        "full size, default stride": measure(few, full, "--config.evaluation.batch_size=2"),
+    }
+
+
 def write_images(root: Path, texture: np.ndarray, count: int) -> None:
-    """Writes a data set: a texture, shifted and with fresh noise; squares with masks in a half."""
+    """Writes a data set: a texture, shifted, with noise; half of the test images have a square."""
     rng = np.random.default_rng(1)
     test = max(4, count // 5)
     for index in range(count):
@@ -79,27 +82,29 @@ def write_images(root: Path, texture: np.ndarray, count: int) -> None:
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
+    """Writes a grey PNG file, compressed little."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, compress_level=1)
 
 
-def measure(images: Path, *fields: str) -> dict[str, object]:
+def measure(images: Path, *fields: str) -> dict[str, Any]:
     """Runs launch.py on the images; returns seconds, counts and the peak memory of its process."""
     with tempfile.TemporaryDirectory() as workdir:
         command = [sys.executable, str(ROOT / "launch.py"), f"--workdir={workdir}"]
         command += ["--config=configs/sparse_patches.py", f"--config.data.root={images}"]
-        command += ["--config.fit.passes=1", *fields]
+        command += ["--config.fit.epochs=1", *fields]
         start = time.monotonic()
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, cwd=ROOT)
         _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"launch.py ended with exit code {process.returncode}")
-        results = json.loads(Path(workdir, "results.json").read_text("utf-8"))
+        counts = read_fields(Path(workdir, "results.json"), ["counts"])["counts"]
     return {
-        "images": sum(results["counts"].values()),
-        "fields": [*fields],
-        "seconds": time.monotonic() - start,
+        "images": sum(counts.values()),
+        "fields": fields,
+        "seconds": seconds,
         "peak_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
     }
 

@@ -2,28 +2,26 @@
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from skimage import data
+
+from sparse_ad.report.tables import text
+from sparse_ad.sparse.coder import LassoCoder, lasso_coder
+from sparse_ad.sparse.dictionary import begin_dictionary, learn
+from sparse_ad.sparse.problems import Coder
+from sparse_ad.system import environment
+from sparse_ad.system.files import write_json
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from skimage import data  # noqa: E402
-
-from configs.base import get_config  # noqa: E402
-from sparse_ad.report.tables import text  # noqa: E402
-from sparse_ad.sparse.coder import sparse_coder  # noqa: E402
-from sparse_ad.sparse.dictionary import begin_dictionary, learn  # noqa: E402
-from sparse_ad.system import environment  # noqa: E402
-from sparse_ad.system.files import write_json  # noqa: E402
-
 PENALTY = 1.0
 ATOMS = 200
 BATCH = 256
@@ -43,34 +41,32 @@ def arguments(description: str | None, name: str) -> argparse.ArgumentParser:
 
 
 def brick(size: int = 16, stride: int = 4) -> np.ndarray:
-    """Patches [p d] of scikit-image's brick: mean removed, divided by the global deviation."""
+    """Patches [p d] of scikit-image's brick: mean removed, divided by the global std."""
     windows = np.lib.stride_tricks.sliding_window_view(data.brick(), (size, size))
     patches = windows[::stride, ::stride].reshape(-1, size * size).astype(np.float64)
     patches -= patches.mean(axis=1, keepdims=True)
     return (patches / patches.std()).astype(np.float32)
 
 
-def coder(**fields) -> Callable:
+def coder(**fields) -> Coder:
     """Returns our coder of many signals, not yet compiled."""
-    config = get_config().method
-    config.update({"penalty": PENALTY, **fields})
-    return sparse_coder(config)
+    return lasso_coder(LassoCoder(**{"penalty": PENALTY, **fields}))
 
 
 def learner(atoms: int = ATOMS) -> Callable:
     """Returns the compiled `(key, batches[t m d]) -> dictionary[k d]` of our learner."""
-    code = coder(tolerance=1e-4)
+    return jax.jit(partial(learn_dictionary, coder(tolerance=1e-4), atoms))
 
-    def run(key, batches):
-        def take(state, keyed):
-            state, info = learn(*keyed[:1], state, keyed[1], code)
-            return state, info["replaced"]
 
-        start = begin_dictionary(key, batches[:4].reshape(-1, batches.shape[-1]), atoms)
-        keys = jax.random.split(key, len(batches))
-        return jax.lax.scan(take, start, (keys, batches))[0].dictionary
+def learn_dictionary(code: Coder, atoms: int, key: jax.Array, batches: jax.Array) -> jax.Array:
+    """Returns the dictionary that minibatches teach, begun with signals of the first four."""
 
-    return jax.jit(run)
+    def take(state, batch):
+        return learn(batch[0], state, batch[1], code)[0], None
+
+    start = begin_dictionary(key, batches[:4].reshape(-1, batches.shape[-1]), atoms)
+    keys = jax.random.split(key, len(batches))
+    return jax.lax.scan(take, start, (keys, batches))[0].dictionary
 
 
 def minibatches(signals: np.ndarray, passes: int, seed: int) -> np.ndarray:
@@ -99,6 +95,17 @@ def seconds_of(call: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = jax.block_until_ready(call())
     return time.perf_counter() - start, result
+
+
+def take_turns(calls: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict, dict]:
+    """Returns the seconds of each repeat of each call, and the last results; calls take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    results: dict[str, Any] = {}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            spent, results[name] = seconds_of(call)
+            seconds[name].append(spent)
+    return seconds, results
 
 
 def matmul_rate() -> float:
@@ -132,8 +139,8 @@ def _show(value: Any) -> str:
 
 def record(path: Path, rows: Sequence[dict[str, Any]], **more) -> None:
     """Prints the table and writes it with all that is needed to make it again."""
-    shown = more.get("columns") or list(rows[0])
-    print(table([{name: row.get(name) for name in shown} for row in rows]))
+    columns = more.get("columns") or list(rows[0])
+    print(table([{name: row.get(name) for name in columns} for row in rows]))
     described = environment.describe()
     described["peers"] = {name: _version(name) for name in PEERS}
     described["cores"] = os.cpu_count()

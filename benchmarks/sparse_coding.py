@@ -1,9 +1,9 @@
 """Sparse coding of texture patches: our solvers beside scikit-learn's and SPAMS's.
 
-  python benchmarks/sparse_coding.py [--repeats=3] [--skip NAME ...] [--output=FILE]
+  python -m benchmarks.sparse_coding [--repeats=3] [--skip NAME ...] [--output=FILE]
 
 The 15,625 patches of 16x16 at stride 4 of scikit-image's brick, mean removed, divided by their
-global deviation; 200 unit atoms learned from them; penalty 1. Contenders take turns in one
+global std; 200 unit atoms learned from them; penalty 1. Contenders take turns in one
 process; seconds are medians, compilation apart. Gaps and objectives of all are computed by one
 function in float64. Targets: homotopy at least 10 times faster than lasso_lars, faster than
 lasso_cd, all relative gaps <= 1e-4.
@@ -14,47 +14,97 @@ float32 products, or the bytes of signals, codes and dictionary at its copying r
 
 import os
 import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import peers
 import spams
 from scipy.sparse import csc_matrix
 from sklearn.decomposition import sparse_encode
-from sparse_ad.sparse.descent import CHECK_EVERY
 
-from sparse_ad.sparse.solvers import SOLVERS
+from benchmarks import peers
+from sparse_ad.sparse.solvers import LASSO_SOLVERS
+from sparse_ad.sparse.solvers.stopping import CHECK_EVERY
 
 MAX_STEPS = 20_000
 TOLERANCE = 9.5e-5  # in float32: what float64 then measures is at most 1e-4
 
 
-def scikit_learn(algorithm: str, jobs: int):
-    def code(dictionary, signals):
-        exact = signals.astype(np.float64), dictionary.astype(np.float64)
-        return lambda: sparse_encode(
-            *exact, algorithm=algorithm, alpha=peers.PENALTY, max_iter=10_000, n_jobs=jobs
-        )
+class Problem(NamedTuple):
+    """What all contenders solve."""
 
-    return code
+    dictionary: np.ndarray  # [k d]
+    signals: np.ndarray  # [m d]
 
 
-def spams_lasso(dtype):
-    def code(dictionary, signals):
-        columns = [np.asfortranarray(part.T.astype(dtype)) for part in (signals, dictionary)]
-        return lambda: spams.lasso(
-            *columns, lambda1=peers.PENALTY, mode=2, numThreads=os.cpu_count()
-        )
+class Contender(NamedTuple):
+    """A way to solve it."""
 
-    return code
+    call: Callable[[], Any]
+    compile_seconds: float | None = None  # None: nothing is compiled
 
 
-def dense(codes) -> np.ndarray:
-    return np.asarray(codes.T.todense()) if isinstance(codes, csc_matrix) else np.asarray(codes)
+class Machine(NamedTuple):
+    """What this machine can do at most, for the floor."""
+
+    operations_per_second: float
+    bytes_per_second: float
 
 
-def operations(solver: str, steps: int, count: int, k: int, d: int) -> float:
+def prepare(seed: int, count: int) -> Problem:
+    """Returns a dictionary learned from all patches, and `count` patches to code; 0: all."""
+    patches = peers.brick()
+    batches = peers.minibatches(patches, 3, seed)
+    dictionary = np.asarray(peers.learner()(jax.random.key(seed), batches))
+    order = np.random.default_rng(0).permutation(len(patches))
+    return Problem(dictionary, patches[order[:count]] if count else patches)
+
+
+def contenders(problem: Problem, skip: list[str], jobs: int) -> dict[str, Contender]:
+    """Returns all contenders but those to skip; ours are compiled."""
+    peer = {
+        "lasso_lars": lambda: scikit_learn(problem, "lasso_lars", jobs),
+        "lasso_cd": lambda: scikit_learn(problem, "lasso_cd", jobs),
+        "spams float64": lambda: spams_lasso(problem, np.float64),
+        "spams float32": lambda: spams_lasso(problem, np.float32),
+    }
+    made = {name: Contender(make()) for name, make in peer.items() if name not in skip}
+    return made | {name: ours(problem, name) for name in LASSO_SOLVERS if name not in skip}
+
+
+def scikit_learn(problem: Problem, algorithm: str, jobs: int) -> Callable[[], Any]:
+    exact = problem.signals.astype(np.float64), problem.dictionary.astype(np.float64)
+    return lambda: sparse_encode(
+        *exact, algorithm=algorithm, alpha=peers.PENALTY, max_iter=10_000, n_jobs=jobs
+    )
+
+
+def spams_lasso(problem: Problem, dtype) -> Callable[[], Any]:
+    parts = problem.signals, problem.dictionary
+    columns = [np.asfortranarray(part.T.astype(dtype)) for part in parts]
+    return lambda: spams.lasso(*columns, lambda1=peers.PENALTY, mode=2, numThreads=os.cpu_count())
+
+
+def ours(problem: Problem, solver: str) -> Contender:
+    """Returns a solver of ours, compiled and warmed up."""
+    code = jax.jit(peers.coder(solver=solver, max_steps=MAX_STEPS, tolerance=TOLERANCE))
+    arrays = jax.device_put(tuple(problem))
+    seconds, compiled = peers.seconds_of(lambda: code.lower(*arrays).compile())
+    jax.block_until_ready(compiled(*arrays))
+    return Contender(lambda: compiled(*arrays), seconds)
+
+
+def dense(result) -> np.ndarray:
+    """Returns anyone's codes as an array [m k]."""
+    if isinstance(result, csc_matrix):
+        return np.asarray(result.T.todense())
+    return np.asarray(getattr(result, "code", result))
+
+
+def operations(solver: str, steps: float, problem: Problem) -> float:
     """The multiplications and additions of all signals' steps, their D x and certificates."""
+    count, (k, d) = len(problem.signals), problem.dictionary.shape
     certificate = 4 * k * d
     step = {
         "homotopy": 2 * k * k,
@@ -65,6 +115,60 @@ def operations(solver: str, steps: int, count: int, k: int, d: int) -> float:
     return steps * step + count * (2 * k * d + certificate)
 
 
+def least_bytes(problem: Problem) -> float:
+    """The bytes of signals, codes and dictionary."""
+    dictionary, signals = problem
+    return 4.0 * (signals.size + len(signals) * len(dictionary) + dictionary.size)
+
+
+def quality(problem: Problem, result) -> dict[str, float]:
+    """Returns how good anyone's codes are, measured in float64."""
+    codes = dense(result)
+    objective, gap = peers.certificates(*problem, codes)
+    return {
+        "largest gap": float(gap.max()),
+        "gap 99.9 %": float(np.quantile(gap, 0.999)),
+        "objective": float(objective.mean()),
+        "nonzeros": float((codes != 0.0).sum(axis=1).mean()),
+    }
+
+
+def work(problem: Problem, solver: str, result, seconds: float, machine: Machine) -> dict:
+    """Returns the steps that a solver of ours took, and what they cost at least."""
+    steps = np.asarray(result.steps, np.float64)
+    least = operations(solver, steps.sum(), problem)
+    floor = max(
+        least / machine.operations_per_second, least_bytes(problem) / machine.bytes_per_second
+    )
+    return {
+        "steps": float(steps.mean()),
+        "floor s": floor,
+        "over floor": seconds / floor,
+        "operations": least,
+        "converged": float(np.mean(result.converged)),
+        "most steps": int(steps.max()),
+    }
+
+
+def make_rows(problem: Problem, made: dict[str, Contender], repeats: int, machine: Machine):
+    """Returns a row for each contender, timed in turns."""
+    calls = {name: contender.call for name, contender in made.items()}
+    seconds, results = peers.take_turns(calls, repeats)
+    medians = {name: float(np.median(spent)) for name, spent in seconds.items()}
+    rows = []
+    for name, result in results.items():
+        row = {"contender": name, "seconds": medians[name], "over homotopy": None}
+        if "homotopy" in medians:
+            row["over homotopy"] = medians[name] / medians["homotopy"]
+        row |= quality(problem, result)
+        row |= {"compile s": made[name].compile_seconds}
+        row |= {"steps": None, "floor s": None, "over floor": None}
+        if name in LASSO_SOLVERS:
+            row |= work(problem, name, result, medians[name], machine)
+        rows.append(row | {"all seconds": seconds[name]})
+    return rows
+
+
 def main() -> None:
     parser = peers.arguments(__doc__, "sparse_coding")
     parser.add_argument("--skip", nargs="*", default=["ista"], help="leave these out [ista]")
@@ -73,89 +177,22 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # scikit-learn's, of convergence: gaps are reported anyway
 
-    patches = peers.brick()
-    learn = peers.learner()
-    key = jax.random.key(options.seed)
-    dictionary = np.asarray(learn(key, peers.minibatches(patches, 3, options.seed)))
-    signals = patches
-    if options.count:
-        signals = patches[np.random.default_rng(0).permutation(len(patches))[: options.count]]
-    count, (k, d) = len(signals), dictionary.shape
-
-    contenders = {
-        "lasso_lars": scikit_learn("lasso_lars", options.jobs),
-        "lasso_cd": scikit_learn("lasso_cd", options.jobs),
-        "spams float64": spams_lasso(np.float64),
-        "spams float32": spams_lasso(np.float32),
-    }
-    calls = {name: make(dictionary, signals) for name, make in contenders.items()}
-    compile_seconds = {}
-    for solver in SOLVERS:
-        if solver not in options.skip:
-            code = jax.jit(peers.coder(solver=solver, max_steps=MAX_STEPS, tolerance=TOLERANCE))
-            placed = jax.device_put((dictionary, signals))
-            compiling, compiled = peers.seconds_of(lambda c=code, p=placed: c.lower(*p).compile())
-            compile_seconds[solver] = compiling
-            calls[solver] = lambda c=compiled, p=placed: c(*p)
-    calls = {name: call for name, call in calls.items() if name not in options.skip}
-
-    for name in compile_seconds:
-        jax.block_until_ready(calls[name]())  # warm up
-    seconds = {name: [] for name in calls}
-    results = {}
-    for _ in range(options.repeats):
-        for name, call in calls.items():
-            spent, results[name] = peers.seconds_of(call)
-            seconds[name].append(spent)
-
-    rate, bandwidth = peers.matmul_rate(), peers.copy_rate()
-    least_bytes = 4.0 * (signals.size + count * k + dictionary.size)
-    ours = float(np.median(seconds["homotopy"])) if "homotopy" in seconds else None
-    rows = []
-    for name in calls:
-        result, median = results[name], float(np.median(seconds[name]))
-        codes = dense(result.code if name in SOLVERS else result)
-        objective, gap = peers.certificates(dictionary, signals, codes)
-        row = {
-            "contender": name,
-            "seconds": median,
-            "over homotopy": median / ours if ours else None,
-            "largest gap": float(gap.max()),
-            "gap 99.9 %": float(np.quantile(gap, 0.999)),
-            "objective": float(objective.mean()),
-            "nonzeros": float((codes != 0.0).sum(axis=1).mean()),
-            "compile s": None,
-            "steps": None,
-            "floor s": None,
-            "over floor": None,
-        }
-        if name in SOLVERS:
-            steps = np.asarray(result.steps, np.float64)
-            least = operations(name, steps.sum(), count, k, d)
-            floor = max(least / rate, least_bytes / bandwidth)
-            row |= {
-                "compile s": compile_seconds[name],
-                "steps": float(steps.mean()),
-                "floor s": floor,
-                "over floor": median / floor,
-                "operations": least,
-                "converged": float(np.mean(result.converged)),
-                "most steps": int(steps.max()),
-            }
-        rows.append(row | {"all seconds": seconds[name]})
-    shown = [name for name in rows[0] if name != "all seconds"]
+    problem = prepare(options.seed, options.count)
+    made = contenders(problem, options.skip, options.jobs)
+    machine = Machine(peers.matmul_rate(), peers.copy_rate())
+    rows = make_rows(problem, made, options.repeats, machine)
     peers.record(
         options.output,
         rows,
         seed=options.seed,
-        columns=shown,
-        patches=count,
-        atoms=k,
+        columns=[name for name in rows[0] if name != "all seconds"],
+        patches=len(problem.signals),
+        atoms=len(problem.dictionary),
         penalty=peers.PENALTY,
         jobs=options.jobs,
-        matmul_operations_per_second=rate,
-        copy_bytes_per_second=bandwidth,
-        least_bytes=least_bytes,
+        matmul_operations_per_second=machine.operations_per_second,
+        copy_bytes_per_second=machine.bytes_per_second,
+        least_bytes=least_bytes(problem),
     )
 
 

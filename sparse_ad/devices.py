@@ -41,8 +41,8 @@ def share(images):
 
 def room() -> float:
     """Returns the bytes that each device can hold; infinity where it does not say, as on CPUs."""
-    told = (device.memory_stats() or {} for device in mesh().devices.flat)
-    return min(each.get("bytes_limit", math.inf) for each in told)
+    stats = (device.memory_stats() or {} for device in mesh().devices.flat)
+    return min(stat.get("bytes_limit", math.inf) for stat in stats)
 
 
 def everywhere() -> NamedSharding:

@@ -38,15 +38,12 @@ class Experiment:
 
     def build(self) -> Method:
         """Returns the detector. Raises: UserError for what does not go with the images' size."""
-        size, field_of_size = self.data.size, "data"
-        if self.tiles.size:
-            with within("tiles"):
-                self.tiles.check(size)
-            size, field_of_size = self.tiles.size, "tiles"
-        with within(field_of_size):
-            features = self.features.build(size)
+        shape = (*self.data.size, CHANNELS[self.data.color])
+        with within("tiles"):
+            height, width, _ = self.tiles.part(shape)
+        with within("tiles" if self.tiles.size else "data"):
+            features = self.features.build((height, width))
         with within("method"):
-            shape = (*self.data.size, CHANNELS[self.data.color])
             return methods.build(self.method, features, shape, self.tiles)
 
     def setup(self, method: Method) -> Setup:

@@ -167,6 +167,9 @@ def describe(options: Any, path: str = "") -> Iterator[Option]:
     meanings = comments(type(options))
     for field in dataclasses.fields(options):
         value, at = getattr(options, field.name), f"{path}.{field.name}".strip(".")
+        kinds = field.metadata.get("kinds")
+        if kinds:
+            yield Option(f"{at}.name", name_of(value, kinds), f"one of {', '.join(kinds)}")
         if dataclasses.is_dataclass(value):
             yield from describe(value, at)
         else:

@@ -85,7 +85,7 @@ def score_images(
                 seconds.append(spent)
                 if len(examples) <= batch_size:  # only the compiling call would be timed
                     seconds += [_timed(score, params, batch.image)[1] for _ in range(REPEATS)]
-            for row in np.flatnonzero(batch.index >= 0):
+            for row in np.flatnonzero(batch.index >= 0).tolist():
                 yield _scored_image(examples[batch.index[row]], batch, scores, row)
                 bar.update()
 

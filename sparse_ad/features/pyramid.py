@@ -150,7 +150,7 @@ def maps_of(options: Network, frozen: Frozen, images: Float[Array, "n h w c"]) -
     activations: Maps = {}
     for factor, network in networks(options):
         shrunk = nn.max_pool(rgb, (factor,) * 2, (factor,) * 2) if factor > 1 else rgb
-        scaled = (shrunk - frozen.mean) / frozen.std
+        scaled = (shrunk - frozen.mean[None, None, None]) / frozen.std[None, None, None]
         activations |= network.apply({"params": frozen.params}, scaled)
     maps = {layer: prepare(options, activations[layer]) for layer in options.layers}
     return {"+".join(maps): fuse(list(maps.values()))} if options.fuse else maps

@@ -56,7 +56,7 @@ def fit(setup: Setup, examples: Sequence[Example], workdir: Path) -> tuple[Param
     checkpoints.close()
     record = FitRecord(steps, len(examples), progress.seconds, log.last)
     write_json(workdir / "fit.json", record)
-    return jax.jit(setup.method.finish)(setup.keys()[2], progress.state), record
+    return _finish(setup, progress.state), record
 
 
 def load(setup: Setup, workdir: Path, examples: Sequence[Example] | None = None) -> Params:
@@ -76,7 +76,12 @@ def load(setup: Setup, workdir: Path, examples: Sequence[Example] | None = None)
     if examples is not None:
         _check_same_images(checkpoints, steps, position, examples)
     checkpoints.close()
-    return jax.jit(setup.method.finish)(setup.keys()[2], replicate(state))
+    return _finish(setup, replicate(state))
+
+
+def _finish(setup: Setup, state: State) -> Params:
+    """Returns the parameters; waits for them, so that their time counts as fitting."""
+    return jax.block_until_ready(jax.jit(setup.method.finish)(setup.keys()[2], state))
 
 
 def _restore(setup: Setup, checkpoints: Checkpoints, examples) -> Progress | None:

@@ -23,7 +23,7 @@ class EventLog:
         self.path, self.first = folder / f"events.out.tfevents.{first:010d}", first
         self.writer: Any = None
 
-    def add(self, lines: Iterable[dict[str, float]]) -> None:
+    def add(self, lines: Iterable[dict[str, Any]]) -> None:
         """Adds lines of {"step": ..., name: value}. Raises: UserError where the disk refuses."""
         # Not needed where a fit is finished; and it loads PyTorch where that is installed.
         from tensorboardX.proto.summary_pb2 import Summary

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from sparse_ad.batching import only, require_pixels
 from sparse_ad.errors import require, require_choice, within
 from sparse_ad.methods.lifts.grid import score_grid
+from sparse_ad.methods.lifts.maps import only, require_pixels
 from sparse_ad.nets import losses
 from sparse_ad.nets.autoencoder import NETS, AutoEncoder, Blocks, Lista, auto_encoder
 from sparse_ad.nets.latents import CODES, Latent

@@ -26,7 +26,7 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Figure | None:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for name, axes in zip(names, panels, strict=False):
         known = [line for line in lines if name in line]
-        steps, values = (np.array([line[key] for line in known]) for key in ("step", name))
+        steps, values = (np.array([line[key] for line in known], float) for key in ("step", name))
         _draw_curve(axes, steps, values)
         axes.set_title(name, fontsize=10)
     for axes in panels[len(names) :]:

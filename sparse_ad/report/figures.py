@@ -142,7 +142,7 @@ def draw_atoms(atoms: Float[np.ndarray, "k h w c"] | None) -> Figure | None:
     )
     height, width, channels = framed.shape[1:]
     mosaic = framed.reshape(down, across, height, width, channels).swapaxes(1, 2)
-    figure, axes = _figure(8, 8 * down * height / (across * width) + 0.4)
+    figure, axes = _figure(8.0, 8 * down * height / (across * width) + 0.4)
     show_image(axes, to_rgb(mosaic.reshape(down * height, across * width, channels)))
     count = len(drawn) if len(drawn) == len(atoms) else f"{len(drawn)} of {len(atoms)}"
     axes.set_title(f"{count} atoms, smooth ones first", fontsize=10)
@@ -151,7 +151,7 @@ def draw_atoms(atoms: Float[np.ndarray, "k h w c"] | None) -> Figure | None:
     return figure
 
 
-def draw_latents(latents: tuple[Float[np.ndarray, "n l"], ...] | None) -> Figure | None:
+def draw_latents(latents: tuple[Float[np.ndarray, "_ l"], ...] | None) -> Figure | None:
     """Draws histograms of the units, as fractions of the largest of their image.
 
     A decoder undoes any scale of the latent, so that only fractions can be compared. The legend

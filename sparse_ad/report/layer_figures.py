@@ -157,7 +157,7 @@ def fractions(
     return np.histogram(inside, edges)[0] / max(1, errors.size)
 
 
-def bins(errors: Float[np.ndarray, " m"]) -> tuple[Float[np.ndarray, " b"], bool]:
+def bins(errors: Float[np.ndarray, "..."]) -> tuple[Float[np.ndarray, " b"], bool]:
     """Returns bin edges for errors of both classes, and whether they are spaced logarithmically.
 
     They are where a linear axis would leave most errors in one bin.

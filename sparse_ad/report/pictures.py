@@ -53,7 +53,7 @@ class Pictures(NamedTuple):
     lowest_normal: tuple[Picture, ...]
     atoms: Float[np.ndarray, "k h w c"] | None
     layers: dict[str, Layer] | None = None  # where the method can explain
-    latents: tuple[Float[np.ndarray, "n l"], ...] | None = None  # of sampled normal, anomalous ones
+    latents: tuple[Float[np.ndarray, "_ l"], ...] | None = None  # of sampled normal, anomalous ones
 
 
 class Viewer(NamedTuple):

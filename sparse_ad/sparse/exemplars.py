@@ -68,7 +68,11 @@ class Exemplars(NamedTuple):
 
 
 def begin_exemplars(atoms: int, length: int) -> Exemplars:
-    """Returns a dictionary without atoms."""
+    """Returns a dictionary without atoms.
+
+    Call it outside of the compiled program that adds the first signals: XLA's CPU code of jaxlib
+    0.10.2 returns arbitrary numbers for the maximum of a product with zeros that it knows of.
+    """
     return Exemplars(jnp.zeros((atoms, length)), jnp.zeros((), jnp.int32), jnp.zeros(()))
 
 

@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedTables:
     """Which published tables stand beside ours: "paper.table" in studies/published.json."""
 
     auroc: str = ""  # table of image AUROC
@@ -54,7 +54,7 @@ class Study:
     only_blocks: tuple[str, ...] = ()  # keys of the blocks to run; (): all
     columns: str = "kinds"  # kinds: a table for each block | blocks: one table of them all
     compare: tuple[tuple[str, str], ...] = ()  # pairs of rows: the first less the second
-    published: Published = field(default_factory=Published)
+    published: PublishedTables = field(default_factory=PublishedTables)
     published_of: str = ""  # what the published values are of, where it differs from ours
     bootstrap: int = 1000  # resamples behind the interval of a difference
 

@@ -38,10 +38,9 @@ class ConfigParser(ConfigFileFlagParser):
     def parse(self, path: str) -> ConfigDict:
         try:
             config = super().parse(path)
-        except UserError as error:  # the loader puts a traceback around what the file raised
-            cause = error.__context__
-            raise (cause if isinstance(cause, UserError) else error) from None
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
+            if isinstance(error.__context__, UserError):  # the loader puts a traceback around it
+                raise error.__context__ from None
             if path.partition(":")[2] and "get_config() takes 0" in str(error):
                 raise UserError(f"--config = {path!r}: this config has no variants") from None
             raise

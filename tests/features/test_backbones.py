@@ -213,7 +213,8 @@ def test_the_reference_pads_as_tensorflow_does():
     reference = conv({"k/kernel": kernel, "k/bias": bias}, "k", x.astype(np.float64), 2, "same")
     axes = ("NHWC", "HWIO", "NHWC")
     expected = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=axes)
-    np.testing.assert_allclose(reference, expected + bias, rtol=0, atol=1e-4)  # float32 sums of 100
+    # float32 sums of 100
+    np.testing.assert_allclose(reference, expected + bias[None, None, None], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.launching import contents, leftovers
+from helpers.folders import contents, leftovers
 from helpers.networks import Counting, entries, make_images, thin_network
 from helpers.networks import thin as thin  # a fixture
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers.folders import contents as contents
 from helpers.made_up import make_folder
 from helpers.toy import mean_image
 
@@ -163,12 +164,3 @@ def assert_user_error(process: subprocess.CompletedProcess, *parts: str) -> None
     assert line.startswith("error: ")
     for part in parts:
         assert part in line
-
-
-def leftovers(folder: Path) -> list[str]:
-    """Files that an interrupted write would leave."""
-    return [str(path) for path in folder.rglob("*") if ".partial" in path.name]
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

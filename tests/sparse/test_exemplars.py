@@ -201,7 +201,7 @@ def test_thin_drops_at_least_one():
 def test_thin_leaves_what_is_not_there():
     atoms = of_length_one(gaussian(40))
     atoms[10:] = 0.0
-    state = filled(atoms)._reindex(count=jnp.asarray(10, jnp.int32))
+    state = filled(atoms)._replace(count=jnp.asarray(10, jnp.int32))
     found = thinning(state, 1e-4)
     assert found.count == 10
     np.testing.assert_array_equal(found.atoms, atoms)

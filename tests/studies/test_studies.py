@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -15,17 +16,18 @@ from helpers.launching import ROOT, contents, launch
 from helpers.made_up import make_folder
 from helpers.toy import examples, fit, mean_image
 
-from configs.studies import base
 from sparse_ad import stages
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation.records import read_results, write_results
 from sparse_ad.evaluation.scoring import compile_score
+from sparse_ad.options import read, section
 from sparse_ad.studies import run, tables
-from sparse_ad.studies.grid import Block, Row, list_cells, require_kind
+from sparse_ad.studies.grid import Block, PublishedTables, Row, Study, list_cells
 from sparse_ad.studies.markdown import study_page
 from sparse_ad.studies.notes import MARK
 from sparse_ad.studies.published import read_published
 from sparse_ad.studies.results import Published, StudyRecord
+from sparse_ad.system.command_line import load_config, require_kind
 from sparse_ad.system.environment import describe
 from sparse_ad.system.files import read_json
 from sparse_ad.system.signals import Stopped
@@ -33,14 +35,12 @@ from sparse_ad.system.workdir import open_workdir, plain
 from sparse_ad.types import Splits
 
 CONFIG = """
-from configs import base
-def get_config(method="toy"):
-    config = base.get_config()
-    config.name = config.method.name = method
-    config.data.update(name="generated", category="carpet", size=(32, 32), count=(12, 8, 8))
-    config.fit.update(batch_size=8, checkpoint_seconds=0.0)
-    config.evaluation.update(batch_size=8, bootstrap=20)
-    return config
+from sparse_ad.data.sources.generated import Generated
+from sparse_ad.experiment import Experiment
+from sparse_ad.options import section
+def get_config(name="toy"):
+    data = Generated(size=(32, 32), category="carpet", count=(12, 8, 8))
+    return section(Experiment(name, data=data))
 """
 STUDIES = sorted(
     (path.stem, variant)
@@ -62,18 +62,17 @@ toy_score = compile_score(mean_image())
 DETECTORS = {"toy": toy_score, "blind": blind_score}
 
 
-def run_cell(config, workdir):
+def run_cell(experiment, workdir):
     """Leaves what `stages.run` would, of images that depend on the seed and the category."""
-    open_workdir(workdir, config)
-    name = config.method.name
-    if name not in DETECTORS:
+    open_workdir(workdir, experiment)
+    if experiment.name not in DETECTORS:
         raise UserError("method.penalty = 9: is never right")
-    seed = 10 * config.seed + len(config.data.category)
+    seed = 10 * experiment.seed + len(experiment.data.category)
     normal = [examples(12, 0, "good", seed + 100 * part) for part in (1, 2, 3)]
     anomalous = examples(6, 1, "cut", seed) + examples(6, 1, "hole", seed + 1, strength=25)
     splits = Splits(*normal[:2], normal[2] + anomalous)
-    about = ABOUT._replace(config=plain(config), environment=describe())
-    _, results, rows = evaluate(DETECTORS[name], fit(splits), splits, about=about)
+    about = ABOUT._replace(config=plain(experiment), environment=describe())
+    _, results, rows = evaluate(DETECTORS[experiment.name], fit(splits), splits, about=about)
     (workdir / "report.html").write_text("report")
     write_results(workdir, results, rows)
 
@@ -93,25 +92,26 @@ def folder(tmp_path_factory):
     return path
 
 
-def make_study(folder, *rows, **fields):
+def make_study(folder, *rows, **fields) -> Study:
     """A study of a toy, a short-sighted one and a blind check, in two blocks."""
     file = f"{folder / 'detector.py'}"
-    config = base.get_config()
-    config.name = "made up"
-    config.rows = rows or (
-        Row("mlf_sc", "Toy", f"{file}:toy"),
-        Row("short", "Short", f"{file}:blind", ("fit.passes=2",)),
-        Row("check", "Check", f"{file}:blind", check=True),
-    )
-    config.blocks = (
-        Block("carpet", "Carpets", ("data.category=carpet",)),
-        Block("wood", "Woods", ("data.category=wood",)),
-    )
-    config.common = ("fit.passes=1",)
-    config.compare = (("mlf_sc", "short"),)
-    config.bootstrap = 20
-    config.update(fields)
-    return config
+    defaults = {
+        "name": "made up",
+        "rows": rows
+        or (
+            Row("mlf_sc", "Toy", f"{file}:toy"),
+            Row("short", "Short", f"{file}:blind", ("fit.epochs=2",)),
+            Row("check", "Check", f"{file}:blind", check=True),
+        ),
+        "blocks": (
+            Block("carpet", "Carpets", ("data.category=carpet",)),
+            Block("wood", "Woods", ("data.category=wood",)),
+        ),
+        "common": ("fit.epochs=1",),
+        "compare": (("mlf_sc", "short"),),
+        "bootstrap": 20,
+    }
+    return Study(**defaults | fields)
 
 
 def metrics(workdir) -> dict:
@@ -140,8 +140,8 @@ def test_cells_come_seed_by_seed_and_the_more_specific_override_wins(folder, tmp
         Row("a", "A", f"{folder / 'detector.py'}:toy", ("data.size=(40, 40)",)),
         Row("b", "B", f"{folder / 'detector.py'}:blind"),
     )
-    common = ("data.size=(48, 48)", "data.count=(1, 2, 3)", "data.root={root}/x", "fit.passes=7")
-    fields = {"common": common, "overrides": ("fit.passes=9",), "root": "/data", "compare": ()}
+    common = ("data.size=(48, 48)", "data.count=(1, 2, 3)", "name={root}/x", "fit.epochs=7")
+    fields = {"common": common, "overrides": ("fit.epochs=9",), "root": "/data", "compare": ()}
     config = make_study(folder, *rows, seeds=(4, 2), **fields)
     paths = [
         f"{block}/{row}/seed{seed}"
@@ -150,27 +150,26 @@ def test_cells_come_seed_by_seed_and_the_more_specific_override_wins(folder, tmp
         for row in ("a", "b")
     ]
     assert [cell.path for cell in list_cells(config, tmp_path)] == paths
-    config.only_blocks, paths = ("wood",), [path for path in paths if "wood" in path]
-    cells = list_cells(config, tmp_path)
+    paths = [path for path in paths if "wood" in path]
+    cells = list_cells(replace(config, only_blocks=("wood",)), tmp_path)
     assert [cell.path for cell in cells] == paths
     assert [cell.workdir for cell in cells] == [tmp_path / path for path in paths]
-    assert [cell.config.seed for cell in cells] == [4, 4, 2, 2]
-    assert [cell.config.data.size for cell in cells[:2]] == [(40, 40), (48, 48)]
-    assert [cell.config.method.name for cell in cells[:2]] == ["toy", "blind"]
+    assert [cell.experiment.seed for cell in cells] == [4, 4, 2, 2]
+    assert [cell.experiment.data.size for cell in cells[:2]] == [(40, 40), (48, 48)]
     for cell in cells:
-        assert cell.config.data.category == "wood" and cell.config.data.root == "/data/x"
-        assert cell.config.fit.passes == 9.0 and cell.config.data.count == (1, 2, 3)
+        assert cell.experiment.data.category == "wood" and cell.experiment.name == "/data/x"
+        assert cell.experiment.fit.epochs == 9.0 and cell.experiment.data.count == (1, 2, 3)
 
 
 @pytest.mark.parametrize(
     ("fields", "parts"),
     [
         (
-            {"common": ("fit.pases=1",)},
-            ["carpet/mlf_sc/seed0", "fit.pases", "--config.fit.passes?"],
+            {"common": ("fit.epocs=1",)},
+            ["carpet/mlf_sc/seed0", "fit.epocs", "fit.epochs"],
         ),
-        ({"overrides": ("fit.passes=many",)}, ["carpet/mlf_sc/seed0", "fit.passes"]),
-        ({"overrides": ("fit.passes",)}, ["overrides = 'fit.passes'", "field=value"]),
+        ({"overrides": ("fit.epochs=many",)}, ["carpet/mlf_sc/seed0", "fit.epochs"]),
+        ({"overrides": ("fit.epochs",)}, ["overrides = 'fit.epochs'", "field=value"]),
         ({"common": ("data.root={root}",)}, ["root = ''", "--config.root"]),
         ({"only_rows": ("toi",)}, ["only_rows = 'toi'", "check, mlf_sc, short"]),
         ({"only_blocks": ("steel",)}, ["only_blocks = 'steel'", "carpet, wood"]),
@@ -195,20 +194,18 @@ def test_a_wrong_study_is_refused_before_its_first_cell(folder, tmp_path, fields
 
 
 def test_a_study_and_a_run_are_not_confused(folder):
-    config = list_cells(make_study(folder), folder)[0].config
     with pytest.raises(
-        UserError, match=r"no study.*mvtec_textures\.py, reconstruction\.py, sparsity\.py"
+        UserError, match=r"no study.*mvtec_textures\.py, .*reconstruction\.py, .*sparsity\.py"
     ):
-        require_kind(config, study=True)
+        require_kind(load_config("configs/pca.py"), study=True)
     with pytest.raises(UserError, match="--mode=study"):
-        require_kind(make_study(folder), study=False)
+        require_kind(section(make_study(folder)), study=False)
 
 
 def test_a_published_table_that_is_not_there_is_refused(folder):
-    config = make_study(folder)
-    config.published.auroc = "imamura_mlf_sc.auroc"
+    study = make_study(folder, published=PublishedTables("imamura_mlf_sc.auroc"))
     with pytest.raises(UserError, match=r"published\.auroc = 'imamura_mlf_sc\.auroc'"):
-        read_published(config)
+        read_published(study)
 
 
 def test_metrics_are_means_over_seeds_of_those_of_the_cells(finished, record):
@@ -227,7 +224,7 @@ def test_metrics_are_means_over_seeds_of_those_of_the_cells(finished, record):
                 values = [each.kinds[kind].auroc.value for each in results]
                 assert summary[kind].value == pytest.approx(np.mean(values))
     cell = record.cells[-1]
-    assert cell.overrides == {"fit.passes": "1", "data.category": "wood", "seed": "3"}
+    assert cell.overrides == {"fit.epochs": "1", "data.category": "wood", "seed": "3"}
     assert cell.environment["commit"] == record.environment["commit"]
 
 
@@ -299,12 +296,12 @@ def test_tables_show_ours_beside_the_published(record):
     page = study_page(record)
     for text in ("Table 9", "2 seeds (0, 3)", "Carpets", "Toy less Short", "Commit", "test images"):
         assert text in page
-    assert "All: fit.passes=1." not in page and "Toy, Check: fit.passes=1." in page
-    assert "Short: fit.passes=2." in page
+    assert "All: fit.epochs=1." not in page and "Toy, Check: fit.epochs=1." in page
+    assert "Short: fit.epochs=2." in page
 
 
 def test_a_table_may_have_the_blocks_as_columns(record, folder):
-    names = {"auroc": "imamura_mlf_sc.image_auroc", "r1_r2": "imamura_mlf_sc.r1_r2"}
+    names = PublishedTables("imamura_mlf_sc.image_auroc", "imamura_mlf_sc.r1_r2")
     published = read_published(make_study(folder, published=names))
     record = record._replace(study=record.study | {"columns": "blocks"}, published=published)
     auroc, rates, gains = tables.list_tables(record)
@@ -379,9 +376,9 @@ def test_a_fault_of_the_program_is_a_failed_cell_too(folder, tmp_path):
 
 
 def test_another_config_in_a_cell_is_an_error_that_names_the_cell(folder, finished):
-    config = make_study(folder, seeds=(0,), overrides=("fit.passes=5",), only_rows=("check",))
+    config = make_study(folder, seeds=(0,), overrides=("fit.epochs=5",), only_rows=("check",))
     before = contents(finished)
-    with pytest.raises(UserError, match=r"2 of 2 .*carpet/check/seed0: .*fit\.passes: 1\.0 there"):
+    with pytest.raises(UserError, match=r"2 of 2 .*carpet/check/seed0: .*fit\.epochs: 1\.0 there"):
         run.run(config, finished)
     for path, content in contents(finished).items():
         assert path.name.startswith("study.") or before[path] == content
@@ -403,11 +400,11 @@ def test_launch_runs_a_study_and_copies_its_record(tmp_path):
         "    config = base.get_config()\n"
         "    config.name = 'tiny'\n"
         "    config.blocks = (Block('all', 'All', ('data.root={root}',)),)\n"
-        "    config.rows = (Row('sc', 'SC', 'configs/sparse_patches.py', ('fit.passes=1',)),)\n"
+        "    config.rows = (Row('sc', 'SC', 'configs/sparse_patches.py', ('fit.epochs=1',)),)\n"
         "    return config\n"
     )
-    small = ("data.size=(16,16)", "method.patch_size=4", "method.atoms=4", "fit.batch_size=2")
-    small += ("method.patches_per_image=16", "method.minibatch=16", "evaluation.bootstrap=20")
+    small = ("data.size=(16,16)", "method.patches.size=4", "method.atoms=4", "fit.batch_size=2")
+    small += ("method.patches.per_image=16", "method.minibatch=16", "evaluation.bootstrap=20")
     process = launch(
         *("--mode=study", f"--config={tmp_path / 'tiny.py'}", f"--config.root={root}"),
         *(f'--config.overrides="{each}"' for each in small),
@@ -425,15 +422,14 @@ def test_launch_runs_a_study_and_copies_its_record(tmp_path):
 @pytest.mark.parametrize(("name", "variant"), STUDIES)
 def test_every_study_is_a_grid_of_configs_that_are_there(name, variant, tmp_path):
     get = importlib.import_module(f"configs.studies.{name}").get_config
-    config = get(variant) if variant else get()
-    config.root = str(tmp_path)
-    cells = list_cells(config, tmp_path)
+    study = replace(read(Study, get(variant) if variant else get()), root=str(tmp_path))
+    cells = list_cells(study, tmp_path)
     assert len({cell.path for cell in cells}) == len(cells)
     for cell in cells:  # a name is that of the file, and not of how it was loaded
-        assert cell.config.name.startswith(Path(cell.row.config.partition(":")[0]).stem)
-    known = read_published(config).auroc
-    compared = known.keys() & {row.key for row in config.rows}
+        assert cell.experiment.name.startswith(Path(cell.row.config.partition(":")[0]).stem)
+    published = read_published(study).auroc
+    compared = published.keys() & {row.key for row in study.rows}
     for key in compared:
-        if config.columns == "blocks":
-            assert {block.key for block in config.blocks} <= known[key].keys()
-    assert bool(compared) is bool(config.published.auroc)
+        if study.columns == "blocks":
+            assert {block.key for block in study.blocks} <= published[key].keys()
+    assert bool(compared) is bool(study.published.auroc)

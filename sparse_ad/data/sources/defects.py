@@ -51,7 +51,7 @@ def stain(rng: np.random.Generator, image: Image) -> tuple[Image, Mask]:
 
 
 def bruise(rng: np.random.Generator, image: Image) -> tuple[Image, Mask]:
-    """A crushed place: the surface is churned up, its own colours in disorder; radius 5 to 10 %."""
+    """A crushed area: the surface is churned up, its own colours in disorder; radius 5 to 10 %."""
     mask = _blob(rng, image, rng.uniform(0.05, 0.1))
     y, x = np.nonzero(mask)
     churn = [9 * smooth_noise(rng, mask.shape, 1.5)[mask] for _ in range(2)]
@@ -77,7 +77,7 @@ def _place(rng: np.random.Generator, image: Image, margin: float) -> np.ndarray:
 def _curve(rng: np.random.Generator, image: Image, length: float, bend: float) -> np.ndarray:
     """Returns points (y, x) about a pixel apart on a smooth curve, kept inside the image.
 
-    `bend`: deviation in radians of the direction along the curve.
+    `bend`: std in radians of the direction along the curve.
     """
     count = max(8, int(length))
     heading = rng.uniform(0, 2 * np.pi) + bend * smooth_noise(rng, (1, count), (0.1, count / 6))[0]

@@ -86,7 +86,7 @@ def convolve(
         feature_group_count=groups,
         precision=jax.lax.Precision.HIGHEST,
     )
-    return out + bias
+    return out + bias[None, None, None]
 
 
 def same_padding(size: tuple[int, int], kernel: int, stride: int) -> Padding:
