@@ -1,6 +1,6 @@
 """MLF-SC's parts beside their peers: coding, learning, the network, the whole.
 
-  python benchmarks/mlf_sc.py [--repeats=5] [--seed=0] [--output=FILE]
+  python -m benchmarks.mlf_sc [--repeats=5] [--seed=0] [--output=FILE]
 
 One generated texture of 256x256, VGG16 and the published code's maps (28 x 28 x 896): 108,416
 patches of 8x8 at stride 2, 5 atoms a channel. Contenders take turns in one process; seconds are
@@ -21,174 +21,174 @@ The floor of ours: operations at this machine's rate of float32 products, or byt
 rate, if more.
 """
 
-import importlib
 import os
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import peers
-import spams
-from sklearn.decomposition import sparse_encode
-from sparse_ad.sparse.solvers.gram import learning_solver, tiny_solver
 
-from sparse_ad import methods, stages
+from benchmarks import mlf_sc_peers, peers
+from benchmarks.mlf_sc_peers import EVERY
+from configs.mlf_sc import PUBLISHED_CODE
 from sparse_ad.data.sources.generated import generate
 from sparse_ad.devices import sum_by_image
+from sparse_ad.evaluation.scoring import compile_score
 from sparse_ad.features.backbones import build_backbone
 from sparse_ad.features.weights import load_weights
-from sparse_ad.patches import extract, top_rows
-from sparse_ad.sparse.channels import code_map, learn_channels
+from sparse_ad.patches import top_rows
+from sparse_ad.sparse.channels import (
+    SOLVERS,
+    ChannelCoder,
+    channel_coder,
+    for_learning,
+    learn_channels,
+)
+from sparse_ad.sparse.dictionary import Statistics
+from sparse_ad.types import Method
 
 PENALTY, ATOMS, NONZEROS, SIZE, STRIDE, TOP = 1.0, 5, 3, 8, 2, 5
-EVERY = 16  # scikit-learn codes each 16th channel: all would take minutes
 IMAGES = 16
+SHAPE = (256, 256, 3)  # of the images
 CONVOLUTIONS = (  # side, channels in, channels out, of VGG16 to conv4_3 at 256x256
     *((256, 3, 64), (256, 64, 64), (128, 64, 128), (128, 128, 128), (64, 128, 256)),
     *((64, 256, 256), (64, 256, 256), (32, 256, 512), (32, 512, 512), (32, 512, 512)),
 )
 
 
-def config_of(solver: str):
-    config = importlib.import_module("configs.mlf_sc").get_config("published_code")
-    config.method.update(solver=solver)
-    return config
+class Machine(NamedTuple):
+    """What this machine can do at most, for the floors."""
+
+    operations_per_second: float
+    bytes_per_second: float
+
+
+def coder_of(solver: str) -> ChannelCoder:
+    """Returns the options of the published code, with another solver."""
+    return replace(PUBLISHED_CODE[1].coder, solver=solver)
+
+
+def build(solver: str) -> Method:
+    """Returns the detector of the published code, with another solver."""
+    features, options = PUBLISHED_CODE
+    return replace(options, coder=coder_of(solver)).build(features.build(SHAPE[:2]), SHAPE)
 
 
 def images(count: int, seed: int) -> np.ndarray:
-    made = [generate("carpet", "train", "good", at, (256, 256), seed)[0] for at in range(count)]
+    made = [generate("carpet", "train", "good", at, SHAPE[:2], seed)[0] for at in range(count)]
     return np.stack(made).astype(np.float32) / 255
 
 
-def standardised(maps: dict) -> list[np.ndarray]:
-    """The maps of all layers, each channel of each image to mean 0, deviation 1: [n 28 28 896]."""
-    every = np.concatenate([np.asarray(each) for each in maps.values()], axis=-1)
+def standardised(maps: dict) -> np.ndarray:
+    """The maps of all layers, each channel of each image to mean 0, std 1: [n 28 28 896]."""
+    every = np.concatenate([np.asarray(layer) for layer in maps.values()], axis=-1)
     centred = every - every.mean((1, 2), keepdims=True)
     return centred / np.maximum(centred.std((1, 2), keepdims=True), 1e-6)
 
 
-def medians(calls: dict, repeats: int) -> dict[str, float]:
+def prepare(seed: int) -> tuple[np.ndarray, Statistics]:
+    """Returns maps of 16 images, and what four passes over them teach, all layers in one."""
+    method, key = build("coordinate_descent"), jax.random.key(seed)
+    maps = method.features.extract(images(IMAGES, seed))
+    state, update = jax.jit(method.init)(key, maps), jax.jit(method.update)
+    for step in range(4):
+        state, _ = update(jax.random.fold_in(key, step), state, maps)
+    learned = [layer.learned for layer in state.values()]
+    joined = jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves, -1) if leaves[0].ndim else leaves[0], *learned
+    )
+    return standardised(maps), joined
+
+
+def medians(calls: dict[str, Callable], repeats: int) -> dict[str, float]:
     """Median seconds of the calls, which take turns; each is made once before."""
-    seconds = {name: [] for name in calls}
     for call in calls.values():
         jax.block_until_ready(call())
-    for _ in range(repeats):
-        for name, call in calls.items():
-            seconds[name].append(peers.seconds_of(call)[0])
-    return {name: float(np.median(each)) for name, each in seconds.items()}
+    seconds, _ = peers.take_turns(calls, repeats)
+    return {name: float(np.median(spent)) for name, spent in seconds.items()}
 
 
-def scored(errors):
-    """Sum over channels of the largest errors; as the detector does it."""
+def score_map(coder: Callable, dictionary: jax.Array, maps: jax.Array) -> jax.Array:
+    """Sum over channels of the largest errors, as the detector computes it."""
+    errors = coder(dictionary, maps).error
     return top_rows(errors.reshape(-1, errors.shape[-1]), TOP).sum()
 
 
 def coding(maps: np.ndarray, dictionary: np.ndarray, repeats: int) -> list[dict]:
-    """Rows of all coders; `error` is the mean squared error of a patch, in float64."""
-    place, atoms = jax.device_put((maps, dictionary))
-    calls, solved = {}, {}
-    for solver in ("lasso", "omp", "exact_l0"):
-        solve = tiny_solver(config_of(solver).method)
-        solved[solver] = jax.jit(
-            lambda atoms, maps, solve=solve: code_map(atoms, maps, STRIDE, solve)
-        )
-        score = jax.jit(
-            lambda atoms, maps, solve=solve: scored(code_map(atoms, maps, STRIDE, solve).error)
-        )
-        calls[f"ours {solver}"] = lambda score=score: score(atoms, place)
-    channels = maps.shape[-1]
-    cut = jax.jit(lambda maps: extract(maps, SIZE, STRIDE))(place)  # [p, s s c]
-    cut = np.asarray(cut).reshape(len(cut), SIZE * SIZE, channels).transpose(2, 0, 1)
-    flat = dictionary.reshape(ATOMS, SIZE * SIZE, channels).transpose(2, 0, 1)
-    columns = [np.asfortranarray(each.T, np.float64) for each in cut]
-    bases = [np.asfortranarray(each.T, np.float64) for each in flat]
-    threads = os.cpu_count()
-
-    def spams_lasso():
-        return [
-            spams.lasso(x, d, lambda1=PENALTY, mode=2, numThreads=threads)
-            for x, d in zip(columns, bases, strict=True)
-        ]
-
-    def spams_omp():
-        return [
-            spams.omp(x, d, L=NONZEROS, numThreads=threads)
-            for x, d in zip(columns, bases, strict=True)
-        ]
-
-    def scikit_learn(**settings):
-        some = range(0, channels, EVERY)
-        exact = [(cut[at].astype(np.float64), flat[at].astype(np.float64)) for at in some]
-        return lambda: [sparse_encode(x, d, **settings) for x, d in exact]
-
-    calls |= {"spams lasso": spams_lasso, "spams omp": spams_omp}
-    slow = {
-        "scikit-learn lasso_lars": scikit_learn(algorithm="lasso_lars", alpha=PENALTY),
-        "scikit-learn omp": scikit_learn(algorithm="omp", n_nonzero_coefs=NONZEROS),
+    """Rows of all coders of one image; `error` is the mean squared error of a patch, in float64."""
+    arrays = jax.device_put((dictionary, maps))
+    coders = {f"ours {solver}": channel_coder(coder_of(solver), STRIDE) for solver in SOLVERS}
+    calls = {
+        name: partial(jax.jit(partial(score_map, coder)), *arrays) for name, coder in coders.items()
     }
-    seconds = medians(calls, repeats)
+    channels = mlf_sc_peers.lay_out(maps, dictionary, STRIDE)
+    spams = mlf_sc_peers.spams_coders(channels, PENALTY, NONZEROS)
+    slow = mlf_sc_peers.scikit_learn_coders(channels, PENALTY, NONZEROS)
+    seconds = medians(calls | spams, repeats)
     seconds |= {name: EVERY * spent for name, spent in medians(slow, 1).items()}
-    rows = []
-    for name, spent in seconds.items():
-        code = codes_of(name, calls | slow, solved, atoms, place)
-        some = range(0, channels, EVERY if name.startswith("scikit") else 1)
-        left = [
-            ((cut[at].astype(np.float64) - z @ flat[at].astype(np.float64)) ** 2).sum(1).mean()
-            for at, z in zip(some, code, strict=True)
-        ]
-        rows.append(
-            {
-                "part": "coding",
-                "contender": name,
-                "seconds": spent,
-                "error": float(np.mean(left[:: 1 if name.startswith("scikit") else EVERY])),
-            }
-        )
-    return rows
-
-
-def codes_of(name, calls, solved, atoms, place) -> list[np.ndarray]:
-    """Codes [p k] of each channel."""
-    if name.startswith("ours"):
-        code = np.asarray(solved[name.removeprefix("ours ")](atoms, place).code)
-        return list(code.reshape(ATOMS, -1, code.shape[-1]).transpose(2, 1, 0).astype(np.float64))
+    codes = {name: by_channel(jax.jit(coder)(*arrays).code) for name, coder in coders.items()}
+    codes |= {name: [np.asarray(z.T.todense()) for z in call()] for name, call in spams.items()}
+    codes = {name: every[::EVERY] for name, every in codes.items()}
+    codes |= {name: call() for name, call in slow.items()}
     return [
-        np.asarray(z.T.todense()) if name.startswith("spams") else np.asarray(z)
-        for z in calls[name]()
+        {
+            "part": "coding",
+            "contender": name,
+            "seconds": seconds[name],
+            "error": mean_error(channels, codes[name]),
+        }
+        for name in seconds
     ]
 
 
-def learning(maps: np.ndarray, state, repeats: int) -> list[dict]:
+def by_channel(code: jax.Array) -> list[np.ndarray]:
+    """Returns codes [p k] of each channel, of codes [k i j c]."""
+    flat = np.asarray(code, np.float64).reshape(ATOMS, -1, code.shape[-1])
+    return list(flat.transpose(2, 1, 0))
+
+
+def mean_error(channels: mlf_sc_peers.Channels, codes: list[np.ndarray]) -> float:
+    """Returns the mean squared error of a patch, of each 16th channel."""
+    parts = zip(channels.signals[::EVERY], channels.dictionaries[::EVERY], codes, strict=True)
+    return float(np.mean([((x - z @ atoms) ** 2).sum(1).mean() for x, atoms, z in parts]))
+
+
+def coding_floor(maps: np.ndarray, dictionary: np.ndarray, machine: Machine) -> dict[str, float]:
+    """Returns the least that coding takes: correlations and energies; map in, errors out."""
+    patches = 11 * 11 * maps.shape[-1]
+    operations = 2.0 * patches * SIZE * SIZE * (ATOMS + 1)
+    least = 4.0 * (maps[0].size + dictionary.size + patches)
+    seconds = max(operations / machine.operations_per_second, least / machine.bytes_per_second)
+    return {"operations": operations, "bytes": least, "seconds": seconds}
+
+
+def learning(maps: np.ndarray, state: Statistics, repeats: int) -> list[dict]:
     """Rows of the learners: all channels see the patches of all images once.
 
     Ours takes them as one minibatch, as the detector does. SPAMS is given minibatches of that
     size, of one image and of one patch, which is its algorithm as published.
     """
-    solve = learning_solver(config_of("lasso").method)
-
-    def ours(key, state, maps):
-        return learn_channels(key, state, maps, STRIDE, solve, sum_by_image)[0]
-
-    compiled, placed = jax.jit(ours), jax.device_put(maps)
-    cut = np.stack([np.asarray(extract(jnp.asarray(each), SIZE, STRIDE)) for each in maps])
-    cut = cut.reshape(-1, SIZE * SIZE, maps.shape[-1]).transpose(2, 1, 0)
-    columns = [np.asfortranarray(each, np.float64) for each in cut]
-    patches = cut.shape[2]
-
-    def peer(size: int, threads: int, every: int = 1):
-        settings = {"K": ATOMS, "lambda1": PENALTY, "mode": 2, "verbose": False}
-        settings |= {"batchsize": size, "iter": patches // size, "numThreads": threads}
-        return lambda: [spams.trainDL(each, **settings) for each in columns[::every]]
-
+    coder = channel_coder(for_learning(coder_of("coordinate_descent")), STRIDE)
+    learn = jax.jit(partial(learn_channels, stride=STRIDE, coder=coder, total=sum_by_image))
+    ours = partial(learn, jax.random.key(0), state, jax.device_put(maps))
+    cut = mlf_sc_peers.cut(maps, SIZE, STRIDE)
+    columns = [np.asfortranarray(each.T, np.float64) for each in cut]
+    patches, threads = cut.shape[1], os.cpu_count()
+    peer = partial(mlf_sc_peers.spams_learner, atoms=ATOMS, penalty=PENALTY)
     whole = {
-        "ours": lambda: compiled(jax.random.key(0), state, placed).dictionary,
-        f"spams trainDL, {patches} at a time": peer(patches, os.cpu_count()),
+        "ours": lambda: ours()[0].dictionary,
+        f"spams trainDL, {patches} at a time": partial(
+            peer, columns, size=patches, threads=threads
+        ),
     }
     small = {  # threads do not pay for few patches
-        "spams trainDL, 121 at a time": peer(121, 1, EVERY),
-        "spams trainDL, 1 at a time": peer(1, 1, EVERY),
+        f"spams trainDL, {size} at a time": partial(peer, columns[::EVERY], size=size, threads=1)
+        for size in (121, 1)
     }
     seconds = medians(whole, repeats)
     seconds |= {name: EVERY * spent for name, spent in medians(small, 1).items()}
@@ -204,105 +204,72 @@ def learning(maps: np.ndarray, state, repeats: int) -> list[dict]:
     ]
 
 
-def torch_network(params, image: np.ndarray, channels_last: bool):
-    """The same network in PyTorch; None where it is not installed."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-
-    def place(array):
-        return torch.tensor(np.ascontiguousarray(array)).to(memory_format=layout)
-
-    names = [f"conv{b}_{i}" for b, n in ((1, 2), (2, 2), (3, 3), (4, 3)) for i in range(1, n + 1)]
-    layers = [
-        (
-            name,
-            place(np.asarray(params[name]["kernel"]).transpose(3, 2, 0, 1)),
-            torch.tensor(np.asarray(params[name]["bias"])),
-        )
-        for name in names
-    ]
-    start = place(image.transpose(0, 3, 1, 2))
-    relu, pool = torch.nn.functional.relu, torch.nn.functional.max_pool2d
-
-    def forward():
-        with torch.inference_mode():
-            x = start
-            for name, kernel, bias in layers:
-                x = pool(x, 2) if name in ("conv2_1", "conv3_1", "conv4_1") else x
-                out = torch.nn.functional.conv2d(x, kernel, bias, padding=1)
-                x = relu(out)
-            return out.numpy()
-
-    return forward
-
-
-def network(repeats: int, seed: int) -> list[dict]:
+def network(repeats: int, seed: int, machine: Machine) -> list[dict]:
     """Rows of the network in JAX and in PyTorch."""
     weights = load_weights("vgg16")
     net = build_backbone("vgg16", ("conv2_2", "conv3_3", "conv4_3"))
-    image = (images(1, seed) - weights.mean) / weights.std
+    image = ((images(1, seed) - weights.mean) / weights.std).astype(np.float32)
     forward = jax.jit(lambda params, x: net.apply({"params": params}, x))
-    params, placed = jax.device_put((weights.params, image.astype(np.float32)))
-    calls = {"ours": lambda: forward(params, placed)}
+    ours = partial(forward, *jax.device_put((weights.params, image)))
+    calls = {"ours": ours}
     for name, channels_last in (("torch, contiguous", False), ("torch, channels last", True)):
-        peer = torch_network(weights.params, image.astype(np.float32), channels_last)
+        peer = mlf_sc_peers.torch_vgg16(weights.params, image, channels_last)
         if peer:
             calls[name] = peer
-            same = np.asarray(forward(params, placed)["conv4_3"])
-            apart = np.abs(peer().transpose(0, 2, 3, 1) - same).max() / np.abs(same).max()
-            if apart > 1e-4:
-                raise SystemExit(f"{name} differs from ours by {apart:.1e} of the largest value")
+            check_same(name, peer().transpose(0, 2, 3, 1), np.asarray(ours()["conv4_3"]))
     operations = sum(2 * 9 * side**2 * ins * outs for side, ins, outs in CONVOLUTIONS)
-    rate = peers.matmul_rate()
+    floor = operations / machine.operations_per_second
     return [
         {
             "part": "network",
             "contender": name,
             "seconds": spent,
-            "floor s": operations / rate,
-            "over floor": spent * rate / operations,
+            "floor s": floor,
+            "over floor": spent / floor,
         }
         for name, spent in medians(calls, repeats).items()
     ]
 
 
+def check_same(name: str, output: np.ndarray, expected: np.ndarray) -> None:
+    """Ends the program where a peer computes something else."""
+    difference = np.abs(output - expected).max() / np.abs(expected).max()
+    if difference > 1e-4:
+        raise SystemExit(f"{name} differs from ours by {difference:.1e} of the largest value")
+
+
 def whole(repeats: int, seed: int) -> list[dict]:
     """Rows of image -> score and of fitting, each against the feature extraction it contains."""
-    rows = []
-    batch = images(IMAGES, seed)
-    for solver in ("lasso", "omp", "exact_l0"):
-        config = config_of(solver)
-        method = methods.build(config)
-        score = stages.scoring(method)
-        maps = method.features.extract(batch)
-        key = jax.random.key(seed)
-        state = jax.jit(method.init)(key, maps)
-        update = jax.jit(method.update)
-        params = jax.jit(method.finish)(key, update(key, state, maps)[0])
-        calls = {
-            "features, 1 image": lambda m=method: m.features.extract(batch[:1]),
-            f"image -> score, {solver}": lambda s=score, p=params: s(p, batch[:1]).image,
-            f"features, {IMAGES} images": lambda m=method: m.features.extract(batch),
-            f"fitting, {IMAGES} images, {solver}": lambda m=method, u=update, s=state, k=key: u(
-                k, s, m.features.extract(batch)
-            )[1],
+    return [row for solver in SOLVERS for row in whole_of(solver, repeats, seed)]
+
+
+def whole_of(solver: str, repeats: int, seed: int) -> list[dict]:
+    """The rows of one solver."""
+    method, key, batch = build(solver), jax.random.key(seed), images(IMAGES, seed)
+    extract, score = method.features.extract, compile_score(method)
+    state, update = jax.jit(method.init)(key, extract(batch)), jax.jit(method.update)
+    params = jax.jit(method.finish)(key, update(key, state, extract(batch))[0])
+    calls = {
+        "one": lambda: extract(batch[:1]),
+        "score": lambda: score(params, batch[:1]).image,
+        "many": lambda: extract(batch),
+        "fit": lambda: update(key, state, extract(batch))[1],
+    }
+    spent = medians(calls, repeats)
+    pairs = (
+        (f"image -> score, {solver}", spent["score"], spent["one"]),
+        (f"fitting, {IMAGES} images, {solver}", spent["fit"], spent["many"]),
+    )
+    return [
+        {
+            "part": "whole",
+            "contender": name,
+            "seconds": seconds,
+            "over features": seconds / base,
+            "features s": base,
         }
-        spent = medians(calls, repeats)
-        (one, scoring), (many, fitting) = (list(spent.items())[at : at + 2] for at in (0, 2))
-        for (_, base), (name, seconds) in ((one, scoring), (many, fitting)):
-            rows.append(
-                {
-                    "part": "whole",
-                    "contender": name,
-                    "seconds": seconds,
-                    "over features": seconds / base,
-                    "features s": base,
-                }
-            )
-    return rows
+        for name, seconds, base in pairs
+    ]
 
 
 def main() -> None:
@@ -311,42 +278,26 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # scikit-learn's, of convergence: errors are reported anyway
     start = time.monotonic()
-    method = methods.build(config_of("lasso"))
-    batch = images(IMAGES, options.seed)
-    maps = standardised(method.features.extract(batch))
-    key = jax.random.key(options.seed)
-    state = jax.jit(method.init)(key, method.features.extract(batch))
-    update = jax.jit(method.update)
-    for step in range(4):
-        state, _ = update(jax.random.fold_in(key, step), state, method.features.extract(batch))
-    learned = [layer.learned for layer in state.values()]
-    joined = jax.tree.map(
-        lambda *leaves: jnp.concatenate(leaves, -1) if leaves[0].ndim else leaves[0], *learned
-    )
-    dictionary = np.asarray(joined.dictionary)
+    maps, state = prepare(options.seed)
+    dictionary = np.asarray(state.dictionary)
+    machine = Machine(peers.matmul_rate(), peers.copy_rate())
+    floor = coding_floor(maps, dictionary, machine)
     rows = coding(maps[0], dictionary, options.repeats)
-    rows += learning(maps, joined, options.repeats)
-    rows += network(options.repeats, options.seed)
-    rows += whole(options.repeats, options.seed)
-    patches = 11 * 11 * maps.shape[-1]
-    floor = {  # of coding: correlations and energies; the map in, the errors out
-        "operations": 2.0 * patches * SIZE * SIZE * (ATOMS + 1),
-        "bytes": 4.0 * (maps[0].size + dictionary.size + patches),
-    }
-    rate, bandwidth = peers.matmul_rate(), peers.copy_rate()
-    floor["seconds"] = max(floor["operations"] / rate, floor["bytes"] / bandwidth)
-    names = ("part", "contender", "seconds", "error", "over floor", "over features", "over ours")
     for row in rows:
-        if row["part"] == "coding" and row["contender"].startswith("ours"):
+        if row["contender"].startswith("ours"):
             row["over floor"] = row["seconds"] / floor["seconds"]
+    rows += learning(maps, state, options.repeats)
+    rows += network(options.repeats, options.seed, machine)
+    rows += whole(options.repeats, options.seed)
+    names = ("part", "contender", "seconds", "error", "over floor", "over features", "over ours")
     peers.record(
         options.output,
         rows,
         seed=options.seed,
         columns=names,
         floor=floor,
-        matmul_operations_per_second=rate,
-        copy_bytes_per_second=bandwidth,
+        matmul_operations_per_second=machine.operations_per_second,
+        copy_bytes_per_second=machine.bytes_per_second,
         seconds=time.monotonic() - start,
     )
 

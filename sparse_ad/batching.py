@@ -7,10 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PyTree, Shaped
-
-from sparse_ad.errors import UserError, require
-from sparse_ad.types import Features, Maps
+from jaxtyping import Array, PyTree, Shaped
 
 Rows = PyTree[Shaped[Array | np.ndarray, "n ..."]]  # of images, or of a tree of their maps
 
@@ -72,17 +69,3 @@ def in_groups(function: Callable, images: Rows, size: int):
     count = jax.tree.leaves(images)[0].shape[0]
     results = one_by_one(function, jax.tree.map(cut, images))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], results)
-
-
-def only(maps: Maps) -> Float[Array, "*n h w c"]:
-    """Returns the one map there is. Errors: UserError where there are several."""
-    remedy = f"leaves the maps of {', '.join(maps)} apart, and this method wants one; set it True"
-    require(len(maps) == 1, "features.fuse", False, remedy)
-    return next(iter(maps.values()))
-
-
-def require_pixels(features: Features) -> None:
-    """Raises UserError unless the features are the images themselves."""
-    if not features.raw:
-        remedy = "this detector reconstructs images, not the maps of a network; choose pixels"
-        raise UserError(f"features = {features.identity!r}: {remedy}")

@@ -1,14 +1,12 @@
 """Patches cut, folded back, spread into maps and pooled into scores."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sparse_ad import patches
-from sparse_ad.errors import UserError
+from sparse_ad.errors import FieldError
 
 # height, width, channels, size, stride: even, ragged, sparse (stride > size), whole, single pixels
 SHAPES = [
@@ -67,7 +65,6 @@ def slow_map(errors, shape, size, stride):
     Between patches (stride > size): of the patch whose centre is nearest, along either side.
     """
     sides = [np.array(starts(length, size, stride)) for length in shape]
-    table = np.asarray(errors).reshape(len(sides[0]), len(sides[1]))
     found = np.zeros(shape)
     for row in range(shape[0]):
         for column in range(shape[1]):
@@ -76,14 +73,13 @@ def slow_map(errors, shape, size, stride):
                 pixel = min(pixel, first[-1] + size - 1)
                 hits = [i for i, at in enumerate(first) if at <= pixel < at + size]
                 over.append(hits or [np.abs(first + (size - 1) / 2 - pixel).argmin()])
-            found[row, column] = table[np.ix_(*over)].mean()
+            found[row, column] = errors[np.ix_(*over)].mean()
     return found
 
 
 @pytest.mark.parametrize(("height", "width", "channels", "size", "stride"), SHAPES)
 def test_error_map_is_the_mean_of_patches_over_a_pixel(height, width, channels, size, stride):
-    count = len(starts(height, size, stride)) * len(starts(width, size, stride))
-    errors = image_of((count,)) ** 2
+    errors = image_of((len(starts(height, size, stride)), len(starts(width, size, stride)))) ** 2
     found = patches.error_map(jnp.asarray(errors), (height, width), size, stride)
     expected = slow_map(errors, (height, width), size, stride)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
@@ -92,7 +88,7 @@ def test_error_map_is_the_mean_of_patches_over_a_pixel(height, width, channels, 
 
 
 def test_error_map_of_equal_errors_is_flat():
-    found = patches.error_map(jnp.full((4 * 3,), 2.5), (14, 11), 4, 3)
+    found = patches.error_map(jnp.full((4, 3), 2.5), (14, 11), 4, 3)
     np.testing.assert_allclose(found, 2.5, rtol=1e-6)
 
 
@@ -111,6 +107,16 @@ def test_top_rows_counts_ties_as_often_as_they_are():
     found = patches.top_rows(jnp.asarray(errors), 4)
     np.testing.assert_array_equal(found, np.sort(errors, axis=0)[::-1][:4])
     np.testing.assert_array_equal(found[:, 0], [5, 5, 2, 2])
+
+
+def test_an_image_map_is_an_error_map_resized():
+    """A map of 10 x 7, cut to 8 x 5 by its border, of images of 20 x 14."""
+    errors = jnp.asarray(image_of((6, 3)) ** 2)
+    options = patches.ChannelPatches(size=3, stride=1)
+    found = patches.image_map(errors, options, (8, 5), (20, 14), border=1)
+    at_map = slow_map(np.asarray(errors), (8, 5), 3, 1).astype(np.float32)
+    expected = patches.resize_map(jnp.asarray(at_map), (20, 14), 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_map_is_resized_between_the_centres_of_its_cells():
@@ -139,43 +145,52 @@ def test_a_border_is_put_back_before_resizing(border):
 
 
 def pool(errors, **fields):
-    defaults = {"pooling": "top_sum", "top": 5, "quantile": 0.01}
-    return float(patches.pooling(SimpleNamespace(**{**defaults, **fields}))(jnp.asarray(errors)))
+    return float(patches.pool(patches.Pool(**fields), jnp.asarray(errors)))
 
 
 @pytest.mark.parametrize("count", [3, 5, 200])
-def test_poolings(count):
+def test_pools(count):
     errors = image_of((count,)) ** 2
     largest = np.sort(errors)[::-1]
-    assert pool(errors, pooling="max") == largest[0]
+    assert pool(errors, rule="max") == largest[0]
     np.testing.assert_allclose(pool(errors), largest[:5].sum(), rtol=1e-6)
     np.testing.assert_allclose(pool(errors, top=1), largest[0])
-    for quantile in (0.001, 0.1, 1.0):
-        kept = max(1, round(quantile * count))
-        found = pool(errors, pooling="top_mean", quantile=quantile)
+    for fraction in (0.001, 0.1, 1.0):
+        kept = max(1, round(fraction * count))
+        found = pool(errors, rule="top_mean", fraction=fraction)
         np.testing.assert_allclose(found, largest[:kept].mean(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("pooling", "median"), ("top", 0), ("quantile", 0.0), ("quantile", 1.5)]
+    ("kind", "field", "value"),
+    [
+        (patches.Pool, "rule", "median"),
+        (patches.Pool, "top", 0),
+        (patches.Pool, "fraction", 0.0),
+        (patches.Pool, "fraction", 1.5),
+        (patches.Patches, "size", 0),
+        (patches.Patches, "stride", 0),
+        (patches.Patches, "per_image", -1),
+        (patches.ChannelPatches, "size", 0),
+    ],
 )
-def test_bad_pooling_is_named(field, value):
-    with pytest.raises(UserError, match=rf"method\.{field} = .*{value}"):
-        pool(np.ones(4), **{field: value})
+def test_wrong_options_are_named(kind, field, value):
+    with pytest.raises(FieldError, match=f"^{field} = {value!r}: "):
+        kind(**{field: value})
 
 
 @pytest.mark.parametrize("cut", [patches.extract, lambda image, size, stride: draw(image, size)])
 def test_patch_larger_than_image(cut):
-    with pytest.raises(UserError, match=r"method\.patch_size = 9: exceeds the image side of 8"):
+    with pytest.raises(FieldError, match=r"^size = 9: exceeds the image side of 8"):
         cut(jnp.zeros((20, 8, 1)), 9, 1)
-    with pytest.raises(UserError, match=r"method\.patch_size = 9: exceeds the image side of 8"):
+    with pytest.raises(FieldError, match=r"^size = 9: exceeds the image side of 8"):
         cut(jnp.zeros((8, 20, 1)), 9, 1)
 
 
 def test_bad_size_and_stride():
-    with pytest.raises(UserError, match=r"method\.patch_size = 0"):
+    with pytest.raises(FieldError, match=r"^size = 0"):
         patches.extract(jnp.zeros((8, 8, 1)), 0, 1)
-    with pytest.raises(UserError, match=r"method\.stride = 0"):
+    with pytest.raises(FieldError, match=r"^stride = 0"):
         patches.extract(jnp.zeros((8, 8, 1)), 4, 0)
 
 

@@ -15,9 +15,9 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float
 
-from sparse_ad.batching import only, require_pixels
 from sparse_ad.devices import DTYPES
 from sparse_ad.errors import require, require_choice
+from sparse_ad.methods.lifts.maps import only, require_pixels
 from sparse_ad.nets.adversarial import Gan, GanState, NetState, begin, train_step
 from sparse_ad.nets.dcgan import Discriminator, Generator, layer_widths
 from sparse_ad.nets.optimizer import Adam

@@ -1,6 +1,6 @@
 """Sparse coding by exemplars: the dictionary is a choice of normal patches as they are."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -45,15 +45,15 @@ class ExemplarCoding:
     all channels of a position coded together, by exemplars in place of learned atoms.
     """
 
-    patches: Patches = field(default_factory=Patches)
-    normalise: Normalise = field(default_factory=Normalise)
-    coder: ExemplarCoder = field(default_factory=ExemplarCoder)
+    patches: Patches = Patches(size=16, stride=4)
+    normalise: Normalise = Normalise()
+    coder: ExemplarCoder = ExemplarCoder()
     atoms: int = 6000  # exemplars that are kept at most
     whiten: bool = False  # divide out the covariance of the first batch of patches
     shrinkage: float = (
         0.1  # if whitened, added to the covariance: this fraction of its mean variance
     )
-    pool: Pool = field(default_factory=Pool)
+    pool: Pool = Pool()
 
     def __post_init__(self):
         require(self.atoms >= 1, "atoms", self.atoms, "must be at least 1")

@@ -5,7 +5,7 @@ detection", 2021, section 3.2.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -60,14 +60,14 @@ class MlfSc:
     Differs: dictionaries are learned online, from one batch of images after the other.
     """
 
-    patches: ChannelPatches = field(default_factory=ChannelPatches)
-    coder: ChannelCoder = field(default_factory=ChannelCoder)
+    patches: ChannelPatches = ChannelPatches(size=8, stride=2)
+    coder: ChannelCoder = ChannelCoder()
     atoms: int = 5  # of the dictionary of each channel
     # channels to mean 0, std 1 first: none | image: each by itself | training: by the first batch
     standardise: str = "none"
     score_of: str = "channels"  # channels | all_patches | positions
     weight_channels: bool = False  # errors in units of their channel's mean error in training
-    pool: Pool = field(default_factory=Pool)  # of positions; the others use `top` alone
+    pool: Pool = Pool()  # of positions; the others use `top` alone
 
     def __post_init__(self):
         require(self.atoms >= 1, "atoms", self.atoms, "must be at least 1")

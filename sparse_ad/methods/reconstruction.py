@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from sparse_ad.batching import only, require_pixels
 from sparse_ad.errors import require, require_choice, within
 from sparse_ad.methods.lifts.grid import score_grid
+from sparse_ad.methods.lifts.maps import only, require_pixels
 from sparse_ad.nets import losses
 from sparse_ad.nets.autoencoder import NETS, AutoEncoder, Blocks, Lista, auto_encoder
 from sparse_ad.nets.latents import CODES, Latent
@@ -78,9 +78,9 @@ class Reconstruction:
         remedy = "a sparse coder's code is its own: set it to 'linear'"
         lista = isinstance(self.net, Lista)
         require(not lista or self.code == "linear", "code", self.code, remedy)
-        for kind in (self.loss, self.residual):
-            fits = self.output == "sigmoid" or kind not in NEED_SIGMOID
-            require(fits, "output", self.output, NEED_SIGMOID.get(kind, ""))
+        for kind, remedy in NEED_SIGMOID.items():
+            fits = self.output == "sigmoid" or kind not in (self.loss, self.residual)
+            require(fits, "output", self.output, remedy)
         finite = 0 <= self.penalty < math.inf
         require(finite, "penalty", self.penalty, "give a finite number, 0 or more")
         for field in ("window", "together"):

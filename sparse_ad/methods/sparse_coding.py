@@ -5,7 +5,7 @@ detection", 2021, section 3.1.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -37,12 +37,12 @@ class SparseCoding:
     `sparse.dictionary`.
     """
 
-    patches: Patches = field(default_factory=Patches)
-    normalise: Normalise = field(default_factory=Normalise)
-    coder: LassoCoder = field(default_factory=LassoCoder)
+    patches: Patches = Patches(size=16, stride=4)
+    normalise: Normalise = Normalise()
+    coder: LassoCoder = LassoCoder()
     atoms: int = 200  # of the dictionary
     minibatch: int = 512  # patches between two updates of the dictionary
-    pool: Pool = field(default_factory=Pool)
+    pool: Pool = Pool()
 
     def __post_init__(self):
         require(self.atoms >= 1, "atoms", self.atoms, "must be at least 1")

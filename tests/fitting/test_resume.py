@@ -8,13 +8,13 @@ import time
 from signal import SIGINT, SIGKILL, SIGTERM
 
 import pytest
+from helpers.folders import leftovers
 from helpers.launching import (
     ROOT,
     assert_same_outcome,
     assert_user_error,
     environment,
     launch,
-    leftovers,
     tiny,
 )
 from helpers.made_up import make_folder

@@ -158,7 +158,11 @@ def test_predict_says_what_is_missing(finished, tmp_path):
 def test_help_lists_every_option_of_the_config():
     process = launch("--config=configs/pca.py", "--config.data.name=elpv", "--help")
     assert process.returncode == 0, process.stderr
-    for text in ("--config.method.components=100", "--config.data.test_fraction=0.25", "folder, elpv"):
+    for text in (
+        "--config.method.components=100",
+        "--config.data.test_fraction=0.25",
+        "folder, elpv",
+    ):
         assert text in process.stdout
     for text in ("coder.solver", "data.root", "Traceback"):
         assert text not in process.stdout + process.stderr

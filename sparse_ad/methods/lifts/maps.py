@@ -37,5 +37,5 @@ def only(maps: Mapping[str, Value]) -> Value:
 def require_pixels(features: Features) -> None:
     """Raises UserError unless features are the pixels themselves."""
     if not features.raw:
-        remedy = "this detector looks at pixels; set features.name to 'pixels'"
+        remedy = "this detector looks at images, not at the maps of a network; choose pixels"
         raise UserError(f"features = {features.identity!r}: {remedy}")
