@@ -8,6 +8,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers.images import stripes, with_defects
 from helpers.networks import THIN
 from jax.sharding import AxisType
@@ -94,9 +95,9 @@ def random_weights(name: str, path: str) -> Weights:
     return Weights(jax.tree.map(draw, like), mean, std, "random", "")
 
 
-def build(case: Case):
-    """Returns the detector, on a thin network whose weights are random."""
-    shape = (case.side, case.side, case.channels)
+@pytest.fixture(scope="module", autouse=True)
+def thin_backbones():
+    """Thin networks whose weights are random: to be imported by tests that fit a `Case`."""
     thin = {
         name: backbones.BACKBONES[name]._replace(module=module) for name, module in THIN.items()
     }
@@ -104,7 +105,12 @@ def build(case: Case):
         mock.patch.dict(backbones.BACKBONES, thin),
         mock.patch.object(pyramid, "load_weights", random_weights),
     ):
-        features = case.features.build(case.tiles.part(shape)[:2])
+        yield
+
+
+def build(case: Case):
+    shape = (case.side, case.side, case.channels)
+    features = case.features.build(case.tiles.part(shape)[:2])
     return methods.build(case.options, features, shape, case.tiles)
 
 

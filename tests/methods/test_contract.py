@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.contract import KEY, SIDE, Case, Fit, checks_of
+from helpers.contract import thin_backbones as thin_backbones  # a fixture
 from helpers.images import with_defects
 
 from sparse_ad.errors import FieldError, UserError

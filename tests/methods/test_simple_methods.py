@@ -13,19 +13,13 @@ from scipy.stats import entropy
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
 
-from configs.base import get_config
-from sparse_ad.errors import UserError
-from sparse_ad.methods.lifts.descriptors import (
-    BINS,
-    describe_entropy,
-    mean_colour,
-    pooled_features,
-    signed_log,
-    statistics,
-)
-from sparse_ad.methods.lifts.descriptors import entropy as entropy_method
+from sparse_ad.batching import batched
+from sparse_ad.errors import FieldError, UserError
+from sparse_ad.methods.entropy import BINS, Entropy, describe_entropy
+from sparse_ad.methods.mean_colour import MeanColour
 from sparse_ad.methods.moments import add_vectors, begin_moments, distance, whiten
-from sparse_ad.methods.pca import pca
+from sparse_ad.methods.pca import Pca
+from sparse_ad.methods.pooled_features import PooledFeatures, signed_log, statistics
 from sparse_ad.types import PIXELS, Features
 
 KEY = jax.random.key(0)
@@ -41,17 +35,15 @@ def images_of(count: int, seed: int = 0, side: int = SIDE) -> np.ndarray:
     return (0.6 * smooth + 0.4 * smooth.mean(-1, keepdims=True)).astype(np.float32)
 
 
-def fitted(build, batches, features=PIXELS, **fields):
+def fitted(options, batches, features=PIXELS):
     """The detector and its parameters, fitted to batches of images."""
-    config = get_config().method
-    config.update({"whitening": TINY, **fields})
-    method = build(config, features, batches[0].shape[1:3])
+    method = options.build(features, batches[0].shape[1:])
     extract = features.extract
-    state = method.init(KEY, extract(batches[0]))
+    state = jax.jit(method.init)(KEY, extract(batches[0]))
     for batch in batches:
         state, _ = jax.jit(method.update)(KEY, state, extract(batch))
     params = jax.jit(method.finish)(KEY, state)
-    score = jax.jit(method.score)
+    score = jax.jit(batched(method.score))
     return method, params, lambda images: score(params, extract(images))
 
 
@@ -60,7 +52,7 @@ def test_moments_are_those_of_all_vectors():
     vectors = (100.0 + np.random.default_rng(0).normal(size=(40, 5))).astype(np.float32)
     state = begin_moments(5)
     for batch in np.split(vectors, [1, 8, 30]):
-        state = add_vectors(state, batch)
+        state = add_vectors(state, jnp.asarray(batch))
     assert state.count == 40
     exact = vectors.astype(np.float64)
     assert_allclose(state.mean, exact.mean(0), rtol=1e-6)
@@ -70,14 +62,16 @@ def test_moments_are_those_of_all_vectors():
 def test_distance_is_that_of_mahalanobis():
     rng = np.random.default_rng(1)
     vectors = (rng.normal(size=(60, 4)) @ rng.normal(size=(4, 4))).astype(np.float32)
-    found = distance(whiten(add_vectors(begin_moments(4), vectors), 0.0), vectors)
+    state = add_vectors(begin_moments(4), jnp.asarray(vectors))
+    found = distance(whiten(state, 0.0), jnp.asarray(vectors))
     assert_allclose(found, EmpiricalCovariance().fit(vectors).mahalanobis(vectors) / 4, rtol=1e-3)
 
 
 def test_shrinkage_adds_to_the_covariance():
     rng = np.random.default_rng(2)
     vectors = rng.normal(size=(3, 6)).astype(np.float32)  # fewer than dimensions
-    found = distance(whiten(add_vectors(begin_moments(6), vectors), 0.5), vectors)
+    state = add_vectors(begin_moments(6), jnp.asarray(vectors))
+    found = distance(whiten(state, 0.5), jnp.asarray(vectors))
     covariance = np.cov(vectors.T.astype(np.float64), bias=True)
     shrunk = covariance + 0.5 * np.trace(covariance) / 6 * np.eye(6)
     inverse, mean = np.linalg.inv(shrunk), vectors.mean(0)
@@ -94,7 +88,7 @@ def test_vectors_that_never_vary():
 def linear():
     """A fit of eight components in three batches, and scikit-learn's of the same images."""
     train = images_of(60)
-    fit = fitted(pca, np.split(train, [20, 40]), side=SIDE, components=8)
+    fit = fitted(Pca(SIDE, 8), np.split(train, [20, 40]))
     return *fit, PCA(8, svd_solver="full").fit(train.reshape(60, -1).astype(np.float64))
 
 
@@ -107,11 +101,12 @@ def test_pca_leaves_what_scikit_learn_leaves():
     found = score(test)
     assert_allclose(found.map, left, atol=1e-5)  # images of the fit's size: not resized
     assert_allclose(found.image, left.mean((1, 2)), rtol=1e-3)  # float32 eigenvectors
-    assert_allclose(method.reconstruct(params, PIXELS.extract(test)), shown, atol=1e-4)
+    reconstruct = batched(method.views.reconstruct)
+    assert_allclose(reconstruct(params, PIXELS.extract(test)), shown, atol=1e-4)
 
 
 def test_pca_of_larger_images_sees_them_shrunk():
-    _, _, score = fitted(pca, [images_of(40)], side=SIDE, components=4)
+    _, params, score = fitted(Pca(SIDE, 4), [images_of(40)])
     small = images_of(6, seed=2)
     large = np.repeat(np.repeat(small, 4, axis=1), 4, axis=2)
     shrunk = np.stack(
@@ -121,11 +116,8 @@ def test_pca_of_larger_images_sees_them_shrunk():
         ]
     )
     expected = score(shrunk).image
-    config = get_config().method
-    config.update(side=SIDE, components=4)
-    bigger = pca(config, PIXELS, large.shape[1:3])
-    _, params, _ = fitted(pca, [images_of(40)], side=SIDE, components=4)
-    found = bigger.score(params, {"pixels": jnp.asarray(large)})
+    bigger = Pca(SIDE, 4).build(PIXELS, large.shape[1:])
+    found = batched(bigger.score)(params, {"pixels": jnp.asarray(large)})
     assert found.map.shape == large.shape[:3]
     assert_allclose(found.image, expected, rtol=1e-3)
 
@@ -136,7 +128,7 @@ def test_entropy_is_that_of_the_histogram():
         counts = np.histogram(grey, BINS, (0.0, 1.0))[0]
         found = describe_entropy(jnp.asarray(image))
         assert_allclose(found.whole, entropy(counts, base=2), rtol=1e-5)
-        assert_allclose(jnp.mean(found.places), found.whole[0], rtol=1e-5)
+        assert_allclose(jnp.mean(found.positions), found.whole[0], rtol=1e-5)
 
 
 def test_entropy_of_white_and_black_is_one_bit():
@@ -145,18 +137,21 @@ def test_entropy_of_white_and_black_is_one_bit():
 
 
 def test_entropy_is_suspicious_on_both_sides():
-    score = fitted(entropy_method, [images_of(40)], whitening=0.1)[2]
+    score = fitted(Entropy(0.1), [images_of(40)])[2]
     flat = np.full((1, SIDE, SIDE, 3), 0.5, np.float32)
     noise = np.random.default_rng(3).uniform(size=(1, SIDE, SIDE, 3)).astype(np.float32)
     normal = score(images_of(20, seed=4)).image
     assert score(flat).image[0] > normal.max()
-    assert describe_entropy(noise[0]).whole > describe_entropy(images_of(1)[0]).whole
+    assert (
+        describe_entropy(jnp.asarray(noise[0])).whole
+        > describe_entropy(jnp.asarray(images_of(1)[0])).whole
+    )
     assert score(noise).image[0] > np.median(normal)
 
 
 def test_mean_colour_scores_are_distances_of_mean_colours():
     train, test = images_of(50), images_of(8, seed=5)
-    score = fitted(mean_colour, np.split(train, [10, 35]))[2]
+    score = fitted(MeanColour(TINY), np.split(train, [10, 35]))[2]
     means = train.mean((1, 2)).astype(np.float64)
     peer = EmpiricalCovariance().fit(means)
     found = score(test)
@@ -167,7 +162,7 @@ def test_mean_colour_scores_are_distances_of_mean_colours():
 
 
 def test_mean_colour_sees_no_order():
-    score = fitted(mean_colour, [images_of(30)], whitening=0.01)[2]
+    score = fitted(MeanColour(0.01), [images_of(30)])[2]
     images = images_of(4, seed=6)
     order = np.random.default_rng(0).permutation(SIDE)
     assert_allclose(score(images[:, order]).image, score(images).image, rtol=1e-4, atol=1e-5)
@@ -185,7 +180,7 @@ LAYERS = Features(two_layers, "hand-made")
 @pytest.mark.parametrize("logarithm", [False, True])
 def test_pooled_features_are_one_gaussian_of_all_layers(logarithm):
     train, test = images_of(60), images_of(8, seed=7)
-    fit = fitted(pooled_features, [train], LAYERS, logarithm=logarithm, whitening=0.01)
+    fit = fitted(PooledFeatures(0.01, logarithm), [train], LAYERS)
 
     def describe(images):
         parts = [
@@ -207,7 +202,7 @@ def test_pooled_features_are_one_gaussian_of_all_layers(logarithm):
 
 
 def test_pooled_features_see_no_order_but_their_map_does():
-    score = fitted(pooled_features, [images_of(30)], LAYERS, whitening=0.01)[2]
+    score = fitted(PooledFeatures(0.01), [images_of(30)], LAYERS)[2]
     images = images_of(4, seed=8)
     turned = score(images[:, ::-1])
     assert_allclose(turned.image, score(images).image, rtol=1e-4)
@@ -227,26 +222,26 @@ def test_statistics_without_logarithm_are_plain():
     assert_allclose(statistics(False, image).whole[6:], image.max((0, 1)))
 
 
-@pytest.mark.parametrize("build", [mean_colour, entropy_method])
-def test_checks_of_pixels_want_pixels(build):
-    config = get_config().method
-    config.whitening = 0.1
-    with pytest.raises(UserError, match=r"features.backbone = 'hand-made'.*set it 'pixels'"):
-        build(config, LAYERS, (SIDE, SIDE))
+@pytest.mark.parametrize("options", [MeanColour(), Entropy()])
+def test_checks_of_pixels_want_pixels(options):
+    with pytest.raises(UserError, match=r"features = 'hand-made': .* choose pixels"):
+        options.build(LAYERS, (SIDE, SIDE, 3))
 
 
 @pytest.mark.parametrize(
-    ("build", "fields", "said"),
+    ("make", "message"),
     [
-        (pca, {"side": 0}, "method.side = 0"),
-        (pca, {"components": 0}, "method.components = 0"),
-        (pca, {"side": 4, "components": 48}, "method.components = 48: images have only 48 values"),
-        (mean_colour, {"whitening": 0.0}, "method.whitening = 0.0"),
-        (pooled_features, {"whitening": -1.0}, "method.whitening = -1.0"),
+        (lambda: Pca(side=0), "side = 0: must be at least 1"),
+        (lambda: Pca(components=0), "components = 0: must be at least 1"),
+        (lambda: MeanColour(0.0), "shrinkage = 0.0: must be positive"),
+        (lambda: Entropy(0.0), "shrinkage = 0.0: must be positive"),
+        (lambda: PooledFeatures(-1.0), "shrinkage = -1.0: must be positive"),
+        (
+            lambda: Pca(side=4, components=48).build(PIXELS, (SIDE, SIDE, 3)),
+            "components = 48: small images have only 48 values",
+        ),
     ],
 )
-def test_a_wrong_field_is_named(build, fields, said):
-    config = get_config().method
-    config.update({"whitening": 0.1} | fields)
-    with pytest.raises(UserError, match=said):
-        build(config, PIXELS, (SIDE, SIDE)).init(KEY, {"pixels": jnp.zeros((2, SIDE, SIDE, 3))})
+def test_a_wrong_field_is_named(make, message):
+    with pytest.raises(FieldError, match=f"^{message}"):
+        make()
