@@ -122,15 +122,6 @@ def test_search_takes_the_best_of_its_starts():
         assert nearest.loss < 1e-3
 
 
-def test_best_of_several_starts(fit):
-    starts = draw(jax.random.key(5), 4, LATENT)
-    images = generated(fit, starts)  # each image has a start of its own that makes it
-    score = lambda starts: build().score(fit.params._replace(starts=starts), images).image  # noqa: E731
-    single = np.array([score(starts[index : index + 1]) for index in range(4)])
-    assert (np.argmin(single, axis=0) == np.arange(4)).all()
-    assert (score(starts) < 0.01 * single.max(0)).all()
-
-
 def test_starts_are_drawn_with_the_fit(fit):
     method = build(search_starts=2).one
     one, other = (method.finish(jax.random.key(seed), fit.state).starts for seed in (1, 2))

@@ -12,7 +12,7 @@ from jax import lax
 
 from sparse_ad.batching import batched
 from sparse_ad.errors import FieldError, UserError
-from sparse_ad.fitting.checkpoint import Checkpoints
+from sparse_ad.fitting.checkpoint import Checkpoints, Position
 from sparse_ad.methods.reconstruction import Reconstruction, finish
 from sparse_ad.nets import losses
 from sparse_ad.nets.blocks import Blocks
@@ -47,7 +47,7 @@ def build(**fields):
 def started(**fields):
     """A detector, its compiled update, and its first state."""
     method = build(**fields)
-    return method, jax.jit(method.update), method.init(KEY, maps_of())
+    return method, jax.jit(method.update), jax.jit(method.init)(KEY, maps_of())
 
 
 @cache
@@ -265,7 +265,7 @@ def test_scores_are_made_of_the_grid(rule):
 def test_checkpoint_gives_the_state_back(tmp_path):
     method, states, _ = begun()
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(2, states[-1], {})
+    checkpoints.save(2, states[-1], Position("", 0.0))
     restored, _ = checkpoints.restore(2, jax.eval_shape(method.init, KEY, maps_of()))
     jax.tree.map(np.testing.assert_array_equal, restored, states[-1])
     wider = build(net=replace(SMALL.net, widths=(4, 8)))
@@ -277,7 +277,7 @@ def test_checkpoint_gives_the_state_back(tmp_path):
 def test_a_rate_too_high_shows_in_the_loss():
     """The loop stops where a value is no longer finite: it must see one."""
     method, maps = build(**LISTA, optimizer=Adam(learning_rate=1e15)), maps_of()
-    state, update = method.init(KEY, maps), jax.jit(method.update)
+    state, update = jax.jit(method.init)(KEY, maps), jax.jit(method.update)
     for _ in range(4):
         state, info = update(KEY, state, maps)
     assert not np.isfinite(info["loss"])
