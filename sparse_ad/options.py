@@ -44,7 +44,7 @@ def choice(kinds: Kinds, default: Any) -> Any:
 
 def section(options: Any, kinds: Kinds | None = None) -> ConfigDict:
     """Returns options as a locked section of a config; with `kinds`, `name` says which they are."""
-    values = {} if kinds is None else {"name": name_of(options, kinds)}
+    values: dict[str, Any] = {} if kinds is None else {"name": name_of(options, kinds)}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         nested = dataclasses.is_dataclass(value)
@@ -77,8 +77,8 @@ def read(kinds: Kinds | type, values: Values, path: str = "") -> Any:
             raise FieldError(name, values[name], unknown_field(name, kind, others))
         given = {}
         for name in fields.keys() & values.keys():
-            nested = fields[name].metadata.get("kinds") or hints[name]
-            if isinstance(nested, Mapping) or dataclasses.is_dataclass(nested):
+            nested: Any = fields[name].metadata.get("kinds") or hints[name]
+            if isinstance(nested, Mapping) or hasattr(nested, "__dataclass_fields__"):
                 given[name] = read(nested, values[name], name)
             else:
                 given[name] = convert(name, values[name], hints[name])
@@ -131,13 +131,13 @@ def switch(values: Values, kinds: Kinds, name: str) -> ConfigDict:
     Raises: FieldError for a name that is not among `kinds`.
     """
     require_choice("name", name, kinds)
-    defaults = section(kinds[name](), kinds)
+    defaults: Any = section(kinds[name](), kinds)
     kept = {key: values[key] for key in defaults if key in values and key != "name"}
     for key, value in kept.items():
         if not isinstance(defaults[key], ConfigDict):
             defaults[key] = value
         elif isinstance(value, Mapping | ConfigDict) and set(value) == set(defaults[key]):
-            defaults[key] = ConfigDict(value).lock()
+            defaults[key] = ConfigDict(dict(value)).lock()
     return defaults
 
 
@@ -145,13 +145,14 @@ def find_kinds(kind: type, values: Values, path: str) -> Kinds | None:
     """Returns the kinds that the section at `path` may have; None where it has one or is none."""
     name, _, rest = path.partition(".")
     field = next((each for each in dataclasses.fields(kind) if each.name == name), None)
-    if field is None or not isinstance(values.get(name), Mapping | ConfigDict):
+    part: Any = values.get(name)
+    if field is None or not isinstance(part, Mapping | ConfigDict):
         return None
     kinds = field.metadata.get("kinds")
     if not rest:
         return kinds
-    inner = kinds.get(values[name].get("name")) if kinds else typing.get_type_hints(kind)[name]
-    return find_kinds(inner, values[name], rest) if dataclasses.is_dataclass(inner) else None
+    inner: Any = kinds.get(part.get("name")) if kinds else typing.get_type_hints(kind)[name]
+    return find_kinds(inner, part, rest) if hasattr(inner, "__dataclass_fields__") else None
 
 
 class Option(NamedTuple):
