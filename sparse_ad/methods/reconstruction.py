@@ -1,7 +1,7 @@
 """Reconstruction: a network that is trained to reproduce normal images fails at anomalous ones.
 
 Source: Zhao & Karray, "Anomaly Detection for Images using Auto-Encoder based Sparse
-Representation", 2020.
+Representation", ICIAR 2020.
 """
 
 import math
