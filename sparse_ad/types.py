@@ -78,9 +78,8 @@ Of a batch [n h w c], or of one image [h w c]. Layers may differ in size.
 class Features(NamedTuple):
     """What is computed of images before a detector sees them. Nothing of it is fitted."""
 
-    extract: Callable[
-        [Float[Array | np.ndarray, "n h w c"]], Maps
-    ]  # compiled; holds the frozen weights
+    # compiled; holds the frozen weights
+    extract: Callable[[Float[Array | np.ndarray, "n h w c"]], Maps]
     identity: str  # of weights and preprocessing: equal text, equal maps
     border: int = 0  # positions that were cut from each side of the maps
     raw: bool = False  # the pixels themselves: free, may be recomputed at every training step

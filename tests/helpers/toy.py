@@ -1,10 +1,26 @@
 """A detector simple enough to be checked by hand, and images for it."""
 
+from dataclasses import dataclass
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 
 from configs.base import get_config
-from sparse_ad.types import Diagnostics, Example, Method, Scores, Splits, Views
+from sparse_ad.errors import require
+from sparse_ad.methods.lifts.grid import score_grid
+from sparse_ad.methods.lifts.maps import only
+from sparse_ad.patches import Pool, pool
+from sparse_ad.types import (
+    NO_DIAGNOSTICS,
+    Diagnostics,
+    ErrorGrid,
+    Example,
+    Method,
+    Scores,
+    Splits,
+    Views,
+)
 
 SIZE = 24
 
@@ -29,6 +45,38 @@ def mean_image() -> Method:
         score=score,
         views=views,
     )
+
+
+@dataclass(frozen=True)
+class ToyDetector:
+    """A whole detector, as one would be added: squared differences from the mean image."""
+
+    rate: float = 0.5  # weight of a new batch in the mean image
+    pool: Pool = Pool("top_mean", fraction=0.05)
+
+    def __post_init__(self):
+        require(0 < self.rate <= 1, "rate", self.rate, "must be in (0, 1]")
+
+    def build(self, features, shape) -> Method:
+        grid = ErrorGrid(toy_errors, partial(pool, self.pool), lambda errors: errors)
+        return Method(
+            init=lambda key, maps: only(maps).mean(0),
+            update=partial(toy_update, self.rate),
+            finish=lambda key, state: state,
+            score=partial(score_grid, grid),
+            features=features,
+            views=Views(reconstruct=lambda params, maps: params),
+            grid=grid,
+        )
+
+
+def toy_update(rate, key, state, maps):
+    state = (1 - rate) * state + rate * only(maps).mean(0)
+    return state, {"mean": state.mean()}
+
+
+def toy_errors(params, maps):
+    return ((only(maps) - params) ** 2).mean(-1), NO_DIAGNOSTICS
 
 
 def examples(count, label, name, seed, size=SIZE, strength=60, masks=True):
