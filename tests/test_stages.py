@@ -9,6 +9,7 @@ from helpers.launching import toy_experiment
 from helpers.toy import ToyDetector
 
 from sparse_ad import stages
+from sparse_ad.experiment import read_experiment
 from sparse_ad.methods import METHODS
 from sparse_ad.system import workdir
 
@@ -48,4 +49,4 @@ def test_the_log_names_the_options_of_the_detector_at_hand(experiment, tmp_path,
 def test_a_config_read_back_from_a_workdir_runs_on(experiment, tmp_path):
     stages.fit(experiment, tmp_path / "work")
     config = workdir.read_config(tmp_path / "work")
-    assert workdir.read_old(tmp_path, config) == experiment
+    assert read_experiment(config) == experiment
