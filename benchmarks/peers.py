@@ -21,7 +21,7 @@ from sparse_ad.sparse.problems import Coder
 from sparse_ad.system import environment
 from sparse_ad.system.files import write_json
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 PENALTY = 1.0
 ATOMS = 200
 BATCH = 256

@@ -1,9 +1,9 @@
-"""Writes the tables of README.md, and results/README.md, from the records in results/.
+"""Writes the tables of README.md and results/README.md, from results/, and docs/configs.md.
 
 No number is typed by hand.
 
-python docs/write.py          writes both
-python docs/write.py --check  exit code 1 unless both are up to date and every record says which
+python -m docs.write          writes them
+python -m docs.write --check  exit code 1 unless they are up to date and every record says which
                               commit, versions and device made it
 """
 
@@ -14,20 +14,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from docs import options
+from sparse_ad.errors import UserError
+from sparse_ad.evaluation.records import read_results
+from sparse_ad.evaluation.results import Interval, Results
+from sparse_ad.report.tables import markdown as table
+from sparse_ad.studies.markdown import markdown, study_page
+from sparse_ad.studies.published import published_tables
+from sparse_ad.studies.results import StudyRecord
+from sparse_ad.studies.tables import overview
+from sparse_ad.system.files import read_json, write_text
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # this checkout, installed or not
-
-from sparse_ad.errors import UserError  # noqa: E402
-from sparse_ad.evaluation.records import read_results  # noqa: E402
-from sparse_ad.evaluation.results import Interval, Results  # noqa: E402
-from sparse_ad.report.tables import markdown as table  # noqa: E402
-from sparse_ad.studies.markdown import markdown, study_page  # noqa: E402
-from sparse_ad.studies.published import published_tables  # noqa: E402
-from sparse_ad.studies.results import StudyRecord  # noqa: E402
-from sparse_ad.studies.tables import overview  # noqa: E402
-from sparse_ad.system.files import read_json, write_text  # noqa: E402
-
-README, RESULTS = ROOT / "README.md", ROOT / "results"
+README, RESULTS, CONFIGS = ROOT / "README.md", ROOT / "results", ROOT / "docs" / "configs.md"
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 PUBLISHED = (  # column of the paper's Table 1, its title, and the path of our record
     ("sparse_coding", "sparse coding", "sparse_patches/mvtec_{}.json"),
@@ -142,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return report_problems(RESULTS, README)
         for path, content in pages(RESULTS, README).items():
             write_text(path, content)
+        write_text(CONFIGS, options.page())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -151,14 +151,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report_problems(results: Path, readme: Path) -> int:
     """Prints what is out of date or missing; returns the exit code."""
     problems = [
-        f"{path}: is out of date; run python docs/write.py"
-        for path, content in pages(results, readme).items()
+        f"{path}: is out of date; run python -m docs.write"
+        for path, content in (pages(results, readme) | {CONFIGS: options.page()}).items()
         if not path.exists() or path.read_text("utf-8") != content
     ]
     problems += [
         f"{path}: lacks {name}" for path in records_of(results) for name in missing_origin(path)
     ]
-    print("\n".join(problems) or "README.md and results/README.md are up to date")
+    print("\n".join(problems) or "the pages are up to date")
     return int(bool(problems))
 
 
@@ -208,7 +208,7 @@ def all_records(results: Path) -> str:
     """Returns the page of all records."""
     parts = [
         "# All records",
-        "Written by `python docs/write.py`. What the columns mean: [README](../README.md).",
+        "Written by `python -m docs.write`. What the columns mean: [README](../README.md).",
         evaluation_table(evaluations(results), results, tuple(MEASURED)),
         *(published_table(results, *each) for each in PUBLISHED),
         "Published: Imamura et al., *MLF-SC* (2021), Table 1.",

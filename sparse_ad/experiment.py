@@ -1,13 +1,11 @@
 """An experiment: every option of one run, and the detector that they describe."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparse_ad import methods
-from sparse_ad.data import SOURCES
+from sparse_ad.data import SOURCES, Source
 from sparse_ad.data.decode import CHANNELS
-from sparse_ad.data.images import Images
 from sparse_ad.data.sources.folder import Folder
 from sparse_ad.errors import require, within
 from sparse_ad.evaluation.protocol import Evaluation
@@ -16,7 +14,7 @@ from sparse_ad.fitting.setup import Fit, Setup
 from sparse_ad.methods import METHODS
 from sparse_ad.methods.lifts.tiles import Tiles
 from sparse_ad.methods.sparse_coding import SparseCoding
-from sparse_ad.options import choice, read
+from sparse_ad.options import Values, choice, read
 from sparse_ad.types import Method
 
 
@@ -26,7 +24,7 @@ class Experiment:
 
     name: str = ""  # of the run; its results go to runs/NAME
     seed: int = 0  # of splits, initial values and draws
-    data: Images = choice(SOURCES, Folder())
+    data: Source = choice(SOURCES, Folder())
     features: Pixels | Network = choice(FEATURES, Pixels())
     tiles: Tiles = field(default_factory=Tiles)
     method: Any = choice(METHODS, SparseCoding())
@@ -51,7 +49,7 @@ class Experiment:
         return Setup(method, self.data, self.fit, self.seed)
 
 
-def read_experiment(config: Mapping[str, Any]) -> Experiment:
+def read_experiment(config: Values) -> Experiment:
     """Returns the experiment that a config describes.
 
     Raises: FieldError with the whole path of a field that is unknown or has a wrong value.

@@ -45,7 +45,7 @@ def choice(kinds: Kinds, default: Any) -> Any:
 
 def section(options: Any, kinds: Kinds | None = None) -> ConfigDict:
     """Returns options as a locked section of a config; with `kinds`, `name` says which they are."""
-    values = {} if kinds is None else {"name": name_of(options, kinds)}
+    values: dict[str, Any] = {} if kinds is None else {"name": name_of(options, kinds)}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         nested = dataclasses.is_dataclass(value)
@@ -93,8 +93,8 @@ def read(kinds: Kinds | type, values: Values, path: str = "") -> Any:
 
 def read_field(field: dataclasses.Field, hint: Any, value: Any) -> Any:
     """Returns the value of a field: options where it is a section, else a value of its type."""
-    kinds = field.metadata.get("kinds") or hint
-    if isinstance(kinds, Mapping) or dataclasses.is_dataclass(kinds):
+    kinds: Any = field.metadata.get("kinds") or hint
+    if isinstance(kinds, Mapping) or hasattr(kinds, "__dataclass_fields__"):
         if not isinstance(value, Mapping | ConfigDict):
             raise FieldError(field.name, value, "is a section: give its fields, one by one")
         return read(kinds, value, field.name)
@@ -147,12 +147,12 @@ def switch(values: Values, kinds: Kinds, name: str) -> ConfigDict:
     Raises: FieldError for a name that is not among `kinds`.
     """
     require_choice("name", name, kinds)
-    defaults = section(kinds[name](), kinds)
+    defaults: Any = section(kinds[name](), kinds)
     kept = {key: values[key] for key in defaults if key in values and key != "name"}
     for key, value in kept.items():
         if isinstance(defaults[key], ConfigDict):
             if isinstance(value, Mapping | ConfigDict) and set(value) == set(defaults[key]):
-                defaults[key] = ConfigDict(value).lock()
+                defaults[key] = ConfigDict(dict(value)).lock()
         elif isinstance(value, type(defaults[key])):  # fields of one name may differ in type
             defaults[key] = value
     return defaults
@@ -162,13 +162,14 @@ def find_kinds(kind: type, values: Values, path: str) -> Kinds | None:
     """Returns the kinds that the section at `path` may have; None where it has one or is none."""
     name, _, rest = path.partition(".")
     field = next((each for each in dataclasses.fields(kind) if each.name == name), None)
-    if field is None or not isinstance(values.get(name), Mapping | ConfigDict):
+    part: Any = values.get(name)
+    if field is None or not isinstance(part, Mapping | ConfigDict):
         return None
     kinds = field.metadata.get("kinds")
     if not rest:
         return kinds
-    inner = kinds.get(values[name].get("name")) if kinds else typing.get_type_hints(kind)[name]
-    return find_kinds(inner, values[name], rest) if dataclasses.is_dataclass(inner) else None
+    inner: Any = kinds.get(part.get("name")) if kinds else typing.get_type_hints(kind)[name]
+    return find_kinds(inner, part, rest) if hasattr(inner, "__dataclass_fields__") else None
 
 
 class Option(NamedTuple):
@@ -199,10 +200,10 @@ def comments(kind: type) -> dict[str, str]:
     meanings = {}
     for parent in reversed(kind.__mro__[:-1]):
         lines = textwrap.dedent(inspect.getsource(parent)).splitlines()
-        body = ast.parse("\n".join(lines)).body[0].body
-        for node in body:
+        definition: Any = ast.parse("\n".join(lines)).body[0]
+        for node in definition.body:
             if isinstance(node, ast.AnnAssign):
-                meanings[node.target.id] = comment_of(lines, node)
+                meanings[ast.unparse(node.target)] = comment_of(lines, node)
     return {field.name: meanings.get(field.name, "") for field in dataclasses.fields(kind)}
 
 
@@ -211,6 +212,7 @@ def comment_of(lines: list[str], node: ast.AnnAssign) -> str:
     first = last = node.lineno - 1
     while lines[first - 1].strip().startswith("#"):
         first -= 1
-    behind = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+    end, column = node.end_lineno or node.lineno, node.end_col_offset
+    behind = lines[end - 1].encode()[column:].decode()  # columns count bytes
     parts = [*lines[first:last], behind]
     return " ".join(part.strip().lstrip("# ") for part in parts).strip()

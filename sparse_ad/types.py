@@ -4,7 +4,7 @@ One axis alphabet: n images, h w pixels, c channels, p patches, g groups (one mo
 d values in a patch, k atoms, m vectors of a bank or batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ class Scores(NamedTuple):
     info: Diagnostics = NO_DIAGNOSTICS
 
 
-Maps = dict[str, Float[Array | np.ndarray, "... _ _ _"]]
+Maps = Mapping[str, Float[Array | np.ndarray, "... _ _ _"]]
 """What a detector looks at, by layer: {"pixels": images}, or the maps of a frozen network.
 
 Of a batch [n h w c], or of one image [h w c]. Layers may differ in size.
@@ -78,7 +78,8 @@ Of a batch [n h w c], or of one image [h w c]. Layers may differ in size.
 class Features(NamedTuple):
     """What is computed of images before a detector sees them. Nothing of it is fitted."""
 
-    extract: Callable[[Float[Array, "n h w c"]], Maps]  # compiled; holds the frozen weights
+    # compiled; holds the frozen weights
+    extract: Callable[[Float[Array | np.ndarray, "n h w c"]], Maps]
     identity: str  # of weights and preprocessing: equal text, equal maps
     border: int = 0  # positions that were cut from each side of the maps
     raw: bool = False  # the pixels themselves: free, may be recomputed at every training step

@@ -80,6 +80,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _to_bytes(encoded: Encoded) -> bytes:
+    """Returns the bytes of a file; the sources here give no pixels."""
+    assert not isinstance(encoded, np.ndarray)
     return encoded.read_bytes() if isinstance(encoded, Path) else encoded
 
 
@@ -97,6 +99,8 @@ class RootedBuilder(Builder, skip_registration=True):
     prepared in one `data_dir` have copies of their own.
     """
 
+    SOURCE: type[data.Folder] | type[data.Ham10000] | type[data.Driver]
+
     def __init__(self, *, root: str | Path = "", config: RootConfig | None = None, **options):
         if config is None:
             require(bool(root), "root", root, f"pass tfds.builder({self.name!r}, root=FOLDER)")
@@ -106,6 +110,7 @@ class RootedBuilder(Builder, skip_registration=True):
         super().__init__(config=config, **options)
 
     def _source(self) -> Source:
+        assert isinstance(self.builder_config, RootConfig)
         return self.SOURCE(root=self.builder_config.root)
 
 

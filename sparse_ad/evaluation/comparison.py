@@ -43,7 +43,7 @@ def compare(
         return Comparison(None, reason=reason)
     by_seed = [_plain_auroc(one) - _plain_auroc(two) for one, two in pairs]
     samples = np.concatenate(list(_differences(pairs, resamples, seed)))
-    value, low, high, _ = with_interval(np.mean(by_seed), samples)
+    value, low, high, _ = with_interval(float(np.mean(by_seed)), samples)
     return Comparison(value, low, high, tuple(map(float, by_seed)), sample_std(by_seed))
 
 

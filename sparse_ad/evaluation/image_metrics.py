@@ -112,6 +112,7 @@ def weigh_levels(
     order = np.argsort(score, kind="stable")
     starts = np.unique(score[order], return_index=True)[1]
     ordered = weight[:, order]
-    return tuple(
+    normal, anomalous = (
         np.add.reduceat(ordered * (label[order] == value), starts, axis=1) for value in (0, 1)
     )
+    return normal, anomalous

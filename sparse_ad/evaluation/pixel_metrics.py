@@ -5,7 +5,7 @@ resolution nor with the pixels, and a bootstrap over images is a matrix product.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -42,7 +42,8 @@ def count_pixels(
 
     Source: regions as in MVTec's evaluation code (`generic_util`, `pro_curve_util`).
     """
-    labels, regions = ndimage.label(mask, structure=np.ones((3, 3)))
+    labelled: Any = ndimage.label(mask, structure=np.ones((3, 3)))
+    labels, regions = labelled
     size = np.bincount(labels.ravel())
     fraction = np.where(labels > 0, 1.0 / size[labels], 0.0)
     bins = _bin(anomaly_map, origin).ravel()
@@ -65,13 +66,17 @@ def measure_pixels(counts: Sequence[PixelCounts], resamples: int, seed: int) -> 
     images = sum(count.regions > 0 for count in counts)
     regions = sum(count.regions for count in counts)
     if reason := _missing(counts):
-        return PixelMetrics(*[undefined(reason)] * 3, images, regions)
+        nothing = undefined(reason)
+        return PixelMetrics(nothing, nothing, nothing, images, regions)
     tables = [_table(counts, field) for field in ("normal", "anomalous", "region")]
-    values = _measure(*(np.asarray(table.sum(0)).ravel() for table in tables))
-    weights = _resampled_images(counts, tables[0].shape[1], resamples, seed)
+    totals = [np.asarray(table.sum(0)).ravel() for table in tables]
+    weights = _resampled_images(counts, len(totals[0]), resamples, seed)
     samples = [_measure(*(weight @ table for table in tables)) for weight in weights]
-    samples = map(np.concatenate, zip(*samples, strict=True))
-    return PixelMetrics(*map(with_interval, values, samples), images, regions)
+    auroc, aupro_30, aupro_05 = (
+        with_interval(float(value), np.concatenate(chunks))
+        for value, *chunks in zip(_measure(*totals), *samples, strict=True)
+    )
+    return PixelMetrics(auroc, aupro_30, aupro_05, images, regions)
 
 
 def weighted_aupro(
@@ -136,5 +141,6 @@ def _resampled_images(
     strata = [np.flatnonzero(chosen) for chosen in (marked, ~marked) if chosen.any()]
     with tqdm(total=resamples, desc="pixel intervals", unit="resample", delay=2) as bar:
         for size in chunk_sizes(resamples, max(width, len(counts))):
-            yield sum(resample(stratum, len(counts), size, rng) for stratum in strata)
+            drawn = [resample(stratum, len(counts), size, rng) for stratum in strata]
+            yield np.sum(drawn, axis=0)
             bar.update(size)

@@ -160,7 +160,7 @@ def _scored_image(example: Example, batch: Batch, scores: Scores, row: int) -> S
     if not batch.valid[row]:
         blank, problem = np.zeros_like(scores.map[row]), batch.problem[row]
         return ScoredImage(example, image, mask, np.nan, blank, NO_DIAGNOSTICS, problem)
-    value, anomaly_map = float(scores.image[row]), scores.map[row]
+    value, anomaly_map = float(scores.image[row]), np.asarray(scores.map[row])
     if not (np.isfinite(value) and np.isfinite(anomaly_map).all()):
         raise UserError(
             f"{example.path}: score {value} or its map is not finite: look for broken pixels in "

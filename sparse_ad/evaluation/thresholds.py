@@ -86,8 +86,9 @@ def _choice(label, score, criterion, at_least) -> Choice:
     """The best of thresholds that mean score >= threshold, expressed as score > threshold."""
     best = int(np.argmax(criterion))
     threshold = float(np.nextafter(at_least[best], -np.inf))
-    rates = measure_rates(label, score, threshold)
-    return Choice(float(criterion[best]), threshold, rates.r1.value, rates.r2.value)
+    flagged = flag(score, threshold)
+    r1, r2 = (float((flagged[label == value] == value).mean()) for value in (0, 1))
+    return Choice(float(criterion[best]), threshold, r1, r2)
 
 
 def _fraction(correct: Bool[np.ndarray, " n"]) -> Interval:

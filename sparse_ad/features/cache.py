@@ -5,11 +5,11 @@ import contextlib
 import hashlib
 import io
 import logging
-from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
 import jax
+import jax.core
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -55,19 +55,20 @@ def read_or_compute(
         return features.extract(images)
     images = np.asarray(images)
     names = [name_of(features.identity, image) for image in images]
-    entries = {name: store.read(name) for name in dict.fromkeys(names)}
-    missing = [name for name, entry in entries.items() if entry is None]
+    stored = {name: store.read(name) for name in dict.fromkeys(names)}
+    entries = {name: entry for name, entry in stored.items() if entry is not None}
+    missing = [name for name in stored if name not in entries]
     if missing:
         computed = compute(features, images, [names.index(name) for name in missing])
-        entries |= zip(missing, computed, strict=True)
-    for name in missing:
-        store.write(name, entries[name])
+        for name, entry in zip(missing, computed, strict=True):
+            store.write(name, entry)
+            entries[name] = entry
     rows = [entries[name] for name in names]
     return {layer: np.stack([row[layer] for row in rows]) for layer in rows[0]}
 
 
 def compute(
-    features: Features, images: Float[np.ndarray, "n h w c"], rows: Sequence[int]
+    features: Features, images: Float[np.ndarray, "n h w c"], rows: list[int]
 ) -> list[Entry]:
     """Returns the maps of some rows, from one call of few possible sizes: each is compiled once.
 
@@ -86,7 +87,7 @@ def name_of(identity: str, image: Float[np.ndarray, "h w c"]) -> str:
     device = jax.local_devices()[0].device_kind
     header = f"{FORMAT} {jax.__version__} {device} {identity} {image.shape} {image.dtype}\0"
     digest = hashlib.sha256(header.encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 
@@ -153,7 +154,7 @@ def warn(message: str) -> None:
 def encode(name: str, entry: Entry) -> bytes:
     """Returns the content of a file: a checksum over name and maps, and the maps as .npz."""
     file = io.BytesIO()
-    np.savez(file, **entry)
+    np.savez(file, **entry)  # pyright: ignore[reportArgumentType]
     content = file.getvalue()
     return checksum(name, content) + content
 

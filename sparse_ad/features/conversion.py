@@ -48,7 +48,8 @@ def parameter_shapes(backbone: str) -> dict[str, Shape]:
     side = max(layer.stride for layer in layers.values())
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = jax.eval_shape(module(tuple(layers)).init, jax.random.key(0), image)
-    return {name: leaf.shape for name, leaf in flatten_dict(variables["params"], sep="/").items()}
+    leaves: Any = flatten_dict(variables["params"], sep="/")
+    return {name: leaf.shape for name, leaf in leaves.items()}
 
 
 def fingerprint(arrays: Arrays) -> str:
@@ -57,13 +58,13 @@ def fingerprint(arrays: Arrays) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name], "<f4")
         digest.update(f"{name} {array.shape}\n".encode())
-        digest.update(array)
+        digest.update(array.data)
     return digest.hexdigest()
 
 
 def to_arrays(weights: Weights) -> Arrays:
     """Returns the arrays of a checkpoint in the layout of the cache."""
-    params = flatten_dict(weights.params, sep="/")
+    params: Any = flatten_dict(weights.params, sep="/")
     return {**params, "mean": weights.mean, "deviation": weights.std}
 
 

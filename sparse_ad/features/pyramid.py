@@ -147,11 +147,12 @@ def extract_maps(options: Network, frozen: Frozen, images: Float[Array, "n h w c
 def maps_of(options: Network, frozen: Frozen, images: Float[Array, "n h w c"]) -> Maps:
     """Returns the maps of images, all of them in one forward pass for each scale of the image."""
     rgb = jnp.broadcast_to(images, (*images.shape[:3], CHANNELS["rgb"]))
-    activations: Maps = {}
+    activations: dict[str, Array] = {}
     for factor, network in networks(options):
         shrunk = nn.max_pool(rgb, (factor,) * 2, (factor,) * 2) if factor > 1 else rgb
         scaled = (shrunk - frozen.mean[None, None, None]) / frozen.std[None, None, None]
-        activations |= network.apply({"params": frozen.params}, scaled)
+        outputs: Any = network.apply({"params": frozen.params}, scaled)
+        activations |= outputs
     maps = {layer: prepare(options, activations[layer]) for layer in options.layers}
     return {"+".join(maps): fuse(list(maps.values()))} if options.fuse else maps
 

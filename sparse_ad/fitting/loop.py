@@ -112,7 +112,7 @@ def _continue(
     saved_at, pace = time.monotonic(), Pace(min(CALL_SECONDS, between))
     bar = tqdm(total=steps, initial=progress.step, desc="fit", unit="step")
     asked = False  # polled once per iteration; a later signal is handled in the next one
-    with StopSignals() as stop, bar, closing(log.events):
+    with StopSignals() as stop, bar, closing(log):
         while progress.step < steps and not asked:
             most = min(pace.steps, steps - progress.step)
             state, info, taken = source.advance(progress.state, progress.step, most)

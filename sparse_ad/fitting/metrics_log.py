@@ -83,6 +83,10 @@ class MetricsLog:
         self.flush()
         self.events.flush()
 
+    def close(self) -> None:
+        """Closes the event file; what is still queued is dropped."""
+        self.events.close()
+
     def _write(self, lines: list[Line]) -> None:
         if lines:
             append_lines(self.path, lines)

@@ -117,9 +117,7 @@ def batch_indices(order: Any, step: int, count: int, size: int) -> Int[np.ndarra
     return np.array([order[at] for at in positions], np.int32).reshape(count, size)
 
 
-def batch_of(
-    method: Method, images: Shaped[Array, "m h w c"], indices: Int[Array, " n"]
-) -> dict[str, Float[Array, "n ..."]]:
+def batch_of(method: Method, images: Shaped[Array, "m h w c"], indices: Int[Array, " n"]) -> Maps:
     """Returns what the detector sees of a batch of the images, split over the devices."""
     batch = images.at[indices].get(mode="promise_in_bounds")
     return method.features.extract(share(to_float(batch)))

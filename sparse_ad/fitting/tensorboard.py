@@ -4,6 +4,7 @@ tensorboardX's record format and messages, but not its SummaryWriter: that one w
 does not wait for it when flushed, and blocks for ever once the disk was full.
 """
 
+import importlib
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -26,8 +27,7 @@ class EventLog:
     def add(self, lines: Iterable[dict[str, Any]]) -> None:
         """Adds lines of {"step": ..., name: value}. Raises: UserError where the disk refuses."""
         # Not needed where a fit is finished; and it loads PyTorch where that is installed.
-        from tensorboardX.proto.summary_pb2 import Summary
-
+        Summary = protobuf("summary_pb2").Summary
         with explained(self.path):
             for line in lines:
                 values = [
@@ -50,13 +50,20 @@ class EventLog:
                 self.writer.close()
 
     def _write(self, **fields: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.record_writer import RecordWriter
 
+        event = protobuf("event_pb2")
         if self.writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.writer = RecordWriter(str(self.path))
             self._write(step=self.first, file_version="brain.Event:2")
-            self._write(step=self.first, session_log=SessionLog(status=SessionLog.START))
-        event = Event(wall_time=time.time(), **fields)
-        self.writer.write(event.SerializeToString())
+            self._write(
+                step=self.first, session_log=event.SessionLog(status=event.SessionLog.START)
+            )
+        content = event.Event(wall_time=time.time(), **fields)
+        self.writer.write(content.SerializeToString())
+
+
+def protobuf(name: str) -> Any:
+    """Returns a module of TensorBoard's messages, whose classes are made when it is imported."""
+    return importlib.import_module(f"tensorboardX.proto.{name}")

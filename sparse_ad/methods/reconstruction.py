@@ -1,7 +1,7 @@
 """Reconstruction: a network that is trained to reproduce normal images fails at anomalous ones.
 
 Source: Zhao & Karray, "Anomaly Detection for Images using Auto-Encoder based Sparse
-Representation", 2020.
+Representation", ICIAR 2020.
 """
 
 import math
@@ -78,9 +78,9 @@ class Reconstruction:
         remedy = "a sparse coder's code is its own: set it to 'linear'"
         lista = isinstance(self.net, Lista)
         require(not lista or self.code == "linear", "code", self.code, remedy)
-        for kind in (self.loss, self.residual):
-            fits = self.output == "sigmoid" or kind not in NEED_SIGMOID
-            require(fits, "output", self.output, NEED_SIGMOID.get(kind, ""))
+        for kind, remedy in NEED_SIGMOID.items():
+            fits = self.output == "sigmoid" or kind not in (self.loss, self.residual)
+            require(fits, "output", self.output, remedy)
         finite = 0 <= self.penalty < math.inf
         require(finite, "penalty", self.penalty, "give a finite number, 0 or more")
         for field in ("window", "together"):

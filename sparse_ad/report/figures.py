@@ -35,12 +35,12 @@ def render(figure: Figure) -> bytes:
 def draw_histogram(rows: Sequence[ScoreRow], threshold: float) -> Figure:
     """Draws histograms of the scores of normal and anomalous images, and the threshold."""
     figure, axes = _figure(6.4, 3.8)
-    scores = np.array([row.score for row in rows])
+    scores, labels = (np.array([getattr(row, name) for row in rows]) for name in ("score", "label"))
     wide = scores.min() > 0 and scores.max() > 30 * np.median(scores)  # a long tail
     bounds = scores.min(), max(scores.max(), scores.min() + 1e-6 * max(1.0, abs(scores.min())))
     edges = np.geomspace(*bounds, 31) if wide else np.linspace(*bounds, 31)
     for label, name, colour in ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS)):
-        of_class = [row.score for row in rows if row.label == label]
+        of_class = scores[labels == label]
         style = {"bins": edges, "color": colour}
         axes.hist(of_class, alpha=0.35, label=f"{name} ({len(of_class)})", **style)
         axes.hist(
@@ -48,7 +48,7 @@ def draw_histogram(rows: Sequence[ScoreRow], threshold: float) -> Figure:
         )
     axes.axvline(threshold, color="black", linewidth=1.5, label=f"threshold {threshold:.4g}")
     axes.set(xlabel="image score", ylabel="test images", xscale="log" if wide else "linear")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="y", integer=True)
     add_legend(figure, axes)
     return figure
 
@@ -56,7 +56,7 @@ def draw_histogram(rows: Sequence[ScoreRow], threshold: float) -> Figure:
 def draw_roc(rows: Sequence[ScoreRow], metrics: ImageMetrics) -> Figure | None:
     """Draws the ROC curve and the point of the threshold used; None with one class."""
     auroc, _, r1, r2 = metrics
-    if auroc.value is None:
+    if auroc.value is None or r1.value is None or r2.value is None:
         return None
     figure, axes = _figure(4.8, 4.8)
     false_positive, true_positive, _ = roc_curve(
@@ -65,8 +65,8 @@ def draw_roc(rows: Sequence[ScoreRow], metrics: ImageMetrics) -> Figure | None:
     interval = f"AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f})"
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":", label="chance")
     axes.plot(false_positive, true_positive, color=NORMAL, linewidth=2, label=interval)
-    point = 1 - r1.value, r2.value
-    axes.plot(*point, "o", color=ANOMALOUS, markersize=9, clip_on=False, label="at the threshold")
+    style = {"color": ANOMALOUS, "markersize": 9, "clip_on": False}
+    axes.plot(1 - r1.value, r2.value, "o", label="at the threshold", **style)
     axes.set(
         xlabel="false-positive rate (fraction of normal images flagged)",
         ylabel="true-positive rate (fraction of anomalous images flagged)",
@@ -102,17 +102,21 @@ def draw_reconstructions(pictures: Sequence[Picture]) -> Figure | None:
     Differences share one scale, clipped at the 99.9th percentile, so that one outlier does not
     flatten all others.
     """
-    pictures = [picture for picture in pictures if picture.reconstruction is not None]
-    if not pictures:
+    pairs = [
+        (picture, picture.reconstruction)
+        for picture in pictures
+        if picture.reconstruction is not None
+    ]
+    if not pairs:
         return None
-    figure = Figure(figsize=(7.2, 2 * len(pictures) + 0.4), layout="constrained")
-    axes = figure.subplots(len(pictures), 3, squeeze=False)
-    differences = [np.abs(each.image - each.reconstruction).mean(-1) for each in pictures]
+    figure = Figure(figsize=(7.2, 2 * len(pairs) + 0.4), layout="constrained")
+    axes = figure.subplots(len(pairs), 3, squeeze=False)
+    differences = [np.abs(picture.image - drawn).mean(-1) for picture, drawn in pairs]
     largest = float(np.quantile(differences, 0.999)) or 1.0
-    for picture, difference, panels in zip(pictures, differences, axes, strict=True):
+    for (picture, reconstruction), difference, panels in zip(pairs, differences, axes, strict=True):
         show_image(panels[0], to_rgb(picture.image))
         outline_mask(panels[0], picture.mask)
-        show_image(panels[1], to_rgb(picture.reconstruction))
+        show_image(panels[1], to_rgb(reconstruction))
         drawn = show_image(panels[2], difference, cmap="inferno", vmin=0, vmax=largest)
         panels[0].set_ylabel(caption(picture), fontsize=8)
     for panel, name in zip(axes[0], ("original", "reconstruction", "difference"), strict=True):
@@ -130,9 +134,9 @@ def draw_atoms(atoms: Float[np.ndarray, "k h w c"] | None) -> Figure | None:
     """
     if atoms is None or not len(atoms):
         return None
-    atoms = np.asarray(atoms, np.float64)
-    atoms = atoms if atoms.shape[-1] in (1, 3) else atoms.mean(-1, keepdims=True)
-    drawn = atoms[np.argsort(_roughness(atoms))][:MAX_ATOMS]
+    values = np.asarray(atoms, np.float64)
+    values = values if values.shape[-1] in (1, 3) else values.mean(-1, keepdims=True)
+    drawn = values[np.argsort(_roughness(values))][:MAX_ATOMS]
     low, high = (bound(drawn, axis=(1, 2, 3), keepdims=True) for bound in (np.min, np.max))
     tiles = (drawn - low) / np.maximum(high - low, 1e-12)
     across = int(np.ceil(np.sqrt(2 * len(tiles))))
@@ -207,7 +211,8 @@ def caption(picture: Picture) -> str:
     """Names an image in three short lines: file, kind and score, verdict."""
     row, name = picture.row, PurePath(picture.row.path).name
     name = name if len(name) <= 22 else f"{name[:9]}…{name[-12:]}"
-    kind = row.kind if len(row.kind) <= 22 else f"{row.kind[:21]}…"
+    kind = row.kind or ""
+    kind = kind if len(kind) <= 22 else f"{kind[:21]}…"
     return f"{name}\n{kind}: {row.score:.4g}\n{'flagged' if row.flagged else 'not flagged'}"
 
 

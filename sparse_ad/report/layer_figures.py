@@ -23,7 +23,7 @@ from sparse_ad.report.figures import (
     show_image,
 )
 from sparse_ad.report.heatmaps import COLOURS, to_rgb
-from sparse_ad.report.pictures import Layer, Picture, Pictures
+from sparse_ad.report.pictures import Explanations, Layer, Picture, Pictures
 
 ACROSS = 3  # histograms side by side
 BINS = 40
@@ -71,11 +71,11 @@ def draw_layer_maps(pictures: Pictures, scale: Scale) -> Figure | None:
     *panels, bars = figure.subplots(
         len(explained) + 1, len(names), squeeze=False, height_ratios=[1] * len(explained) + [0.05]
     )
-    for (title, picture), (first, *others) in zip(explained.items(), panels, strict=True):
+    for (title, (picture, parts)), (first, *others) in zip(explained.items(), panels, strict=True):
         show_image(first, to_rgb(picture.image))
         outline_mask(first, picture.mask)
         first.set_ylabel(f"{title}\n{caption(picture)}", fontsize=7.5)
-        maps = [picture.layers[name].map for name in layers] + [picture.map]
+        maps = [parts[name].map for name in layers] + [picture.map]
         for axes, each, norm in zip(others, maps, scales, strict=True):
             show_image(axes, each, cmap=COLOURS, norm=norm)
             outline_mask(axes, picture.mask)
@@ -100,8 +100,8 @@ def draw_channels(pictures: Pictures) -> Figure | None:
     down = -(-len(explained) // across)
     figure = Figure(figsize=(4.6 * across, 3.4 * down + 0.3), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
-    for axes, (title, picture) in zip(panels, explained.items(), strict=False):
-        added = {name: picture.layers[name].channels for name in layers}
+    for axes, (title, (picture, parts)) in zip(panels, explained.items(), strict=False):
+        added = {name: np.asarray(parts[name].channels) for name in layers}
         names, values = zip(*top_channels(added, layers), strict=True)
         axes.barh(names, values, color=ANOMALOUS if picture.row.label else NORMAL)
         axes.axvline(limit, label=EXTREME, color="black", linewidth=1.2, linestyle="--")
@@ -117,15 +117,16 @@ def draw_channels(pictures: Pictures) -> Figure | None:
     return figure
 
 
-def named_pictures(pictures: Pictures) -> dict[str, Picture]:
-    """Returns the first explained picture of each group, by what it is the extreme of."""
+def named_pictures(pictures: Pictures) -> dict[str, tuple[Picture, Explanations]]:
+    """Returns the first picture of each group and its layers, by what it is the extreme of."""
     groups = {
         "highest anomalous": pictures.highest_anomalous,
         "lowest anomalous": pictures.lowest_anomalous,
         "highest normal": pictures.highest_normal,
         "lowest normal": pictures.lowest_normal,
     }
-    return {name: group[0] for name, group in groups.items() if group and group[0].layers}
+    firsts = {name: group[0] for name, group in groups.items() if group}
+    return {name: (first, first.layers) for name, first in firsts.items() if first.layers}
 
 
 def top_channels(
@@ -205,7 +206,7 @@ def _separation(layer: Layer) -> float:
 def _measured(pictures: Pictures) -> dict[str, Layer]:
     """The layers, where there are normal images to measure them by."""
     layers = pictures.layers or {}
-    return {name: each for name, each in layers.items() if each.low is not None}
+    return {name: each for name, each in layers.items() if len(each.normal)}
 
 
 def _norm(low: float, high: float) -> Normalize:
@@ -215,7 +216,8 @@ def _norm(low: float, high: float) -> Normalize:
 def _draw_bar(figure: Figure, axes: Any, norm: Normalize) -> None:
     heat = ScalarMappable(norm, COLOURS)
     bar = figure.colorbar(heat, cax=axes, orientation="horizontal", extend="both")
-    ends = (norm.vmin, norm.vmax)
+    assert norm.vmin is not None and norm.vmax is not None  # see _norm
+    ends = norm.vmin, norm.vmax
     bar.set_ticks(ends, labels=[f"{each:.3g}" for each in ends])
     for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
         label.set(horizontalalignment=side, fontsize=8)  # not into the next column

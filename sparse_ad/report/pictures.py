@@ -39,8 +39,8 @@ class Layer(NamedTuple):
 
     normal: Float[np.ndarray, "n p"]  # patch errors
     anomalous: Float[np.ndarray, "m p"]
-    low: float | None  # median of the maps of the normal images; None: there are none
-    high: float | None  # their 99.5 % quantile
+    low: float  # median of the maps of the normal images; NaN: there are none
+    high: float  # their 99.5 % quantile
     channels: Float[np.ndarray, "n c"]  # what each channel adds in each normal image
 
 
@@ -103,7 +103,7 @@ def gather_pictures(
 
 def choose_rows(rows: Sequence[ScoreRow]) -> dict[str, list[ScoreRow]]:
     """Chooses the rows of each group of Pictures: PER_GROUP at most, no image twice."""
-    ordered = sorted(rows, key=lambda row: row.score)
+    ordered = sorted(rows, key=_score)
     normal, anomalous = ([row for row in ordered if row.label == label] for label in (0, 1))
     # A small class is divided between both groups, so that its best is not also its worst.
     half_normal, half_anomalous = ((len(half) + 1) // 2 for half in (normal, anomalous))
@@ -113,6 +113,11 @@ def choose_rows(rows: Sequence[ScoreRow]) -> dict[str, list[ScoreRow]]:
         "highest_anomalous": anomalous[::-1][: min(PER_GROUP, half_anomalous)],
         "lowest_normal": normal[: min(PER_GROUP, len(normal) - half_normal)],
     }
+
+
+def _score(row: ScoreRow) -> float:
+    assert row.score is not None  # a test image that could be read
+    return row.score
 
 
 def choose_sample(rows: Sequence[ScoreRow]) -> dict[str, int]:
@@ -192,7 +197,9 @@ def _select(examples: Sequence[Example], paths) -> list[Example]:
 
 
 def _with_small_maps(explanations: Explanations) -> Explanations:
-    return {name: each._replace(map=_thin(each.map)) for name, each in explanations.items()}
+    return {
+        name: each._replace(map=_thin(np.asarray(each.map))) for name, each in explanations.items()
+    }
 
 
 def _thin(anomaly_map: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "rows columns"]:
@@ -203,13 +210,18 @@ def _thin(anomaly_map: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "rows colu
 
 def _layer(name: str, normal: Sequence[Explanations], anomalous: Sequence[Explanations]) -> Layer:
     """Collects one layer of images of both classes, of which one may be empty."""
-    low = high = None
+    low = high = np.nan
     if normal:
         maps = np.stack([each[name].map for each in normal])
         low, high = (float(value) for value in np.quantile(maps, (0.5, 0.995)))
     like = (*normal, *anomalous)[0][name]
-    errors = (_stack(name, "errors", images, like) for images in (normal, anomalous))
-    return Layer(*errors, low, high, _stack(name, "channels", normal, like))
+    return Layer(
+        normal=_stack(name, "errors", normal, like),
+        anomalous=_stack(name, "errors", anomalous, like),
+        low=low,
+        high=high,
+        channels=_stack(name, "channels", normal, like),
+    )
 
 
 def _stack(

@@ -13,6 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+Count = int | Int[Array, ""]  # a number that may be traced, so that one program serves many
+Number = float | Float[Array, ""]
+
 
 class Lasso(NamedTuple):
     """One signal, to be coded with an L1 penalty."""
@@ -79,8 +82,8 @@ class LassoSolver(Protocol):
         problem: Lasso,
         start: Float[Array, " k"] | None = None,
         *,
-        max_steps: int,
-        tolerance: float,  # of the relative duality gap
+        max_steps: Count,
+        tolerance: Number,  # of the relative duality gap
         nonnegative: bool = False,
     ) -> Solution: ...
 

@@ -183,12 +183,12 @@ def _paired(
     runs: Mapping[int, Scored], others: Mapping[int, Scored], column: str, resamples: int
 ) -> Comparison:
     seeds = sorted(runs.keys() & others.keys())
-    pair = ([by_seed[seed] for seed in seeds] for by_seed in (runs, others))
-    return compare(*pair, column, resamples, seed=0)
+    one, two = ([by_seed[seed] for seed in seeds] for by_seed in (runs, others))
+    return compare(one, two, column, resamples, seed=0)
 
 
 def _over_seeds(metrics: Sequence[Interval]) -> Summary:
-    values = [metric.value for metric in metrics]
+    values = [metric.value for metric in metrics if metric.value is not None]
     summary = Summary(float(np.mean(values)), sample_std(values), len(values))
     if len(metrics) > 1:
         return summary

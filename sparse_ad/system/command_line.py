@@ -37,7 +37,7 @@ class ConfigParser(ConfigFileFlagParser):
 
     def parse(self, path: str) -> ConfigDict:
         try:
-            config = super().parse(path)
+            config: Any = super().parse(path)
         except (TypeError, ValueError) as error:
             if isinstance(error.__context__, UserError):  # the loader puts a traceback around it
                 raise error.__context__ from None
@@ -59,7 +59,7 @@ def switch_kinds(config: ConfigDict, argv: Sequence[str]) -> None:
         kinds = find_kinds(Experiment, config, path) if last == "name" and path else None
         if kinds:
             parent, _, name = path.rpartition(".")
-            section = config
+            section: Any = config
             for part in filter(None, parent.split(".")):
                 section = section[part]
             if value != section[name].get("name"):
@@ -140,7 +140,8 @@ def load_config(given: str, changes: Iterable[str] = ()) -> ConfigDict:
         values(argv)
     except flags.Error as error:
         raise UserError(str(error)) from error
-    return values["config"].value
+    config: Any = values["config"].value
+    return config
 
 
 def load_experiment(given: str, changes: Iterable[str] = ()) -> Experiment:

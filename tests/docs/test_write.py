@@ -46,7 +46,7 @@ def test_links_of_the_page_of_all_records_lead_somewhere():
 def test_a_changed_record_is_noticed_and_written(checkout, capsys):
     edit(checkout / "results" / "sparse_patches" / "elpv.json", set_auroc)
     assert write.main(["--check"]) == 1
-    assert capsys.readouterr().out.count("is out of date; run python docs/write.py") == 2
+    assert capsys.readouterr().out.count("is out of date; run python -m docs.write") == 2
     assert write.main([]) == 0
     for page in (checkout / "README.md", checkout / "results" / "README.md"):
         assert "0.123 (" in page.read_text("utf-8")

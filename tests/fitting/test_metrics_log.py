@@ -2,6 +2,7 @@
 
 import json
 import struct
+from contextlib import ExitStack, closing
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,22 +12,29 @@ from sparse_ad.errors import UserError
 from sparse_ad.fitting.metrics_log import MetricsLog, read_metrics
 
 
+@pytest.fixture
+def open_log():
+    """Opens logs, and closes them after the test."""
+    with ExitStack() as stack:
+        yield lambda path, done: stack.enter_context(closing(MetricsLog(path, done)))
+
+
 @pytest.mark.parametrize("damage", ['{"step": 3, "lo', "not json\n", "[1]\n", '{"step": "x"}\n'])
-def test_a_log_cut_in_mid_line_is_mended(tmp_path, damage):
+def test_a_log_cut_in_mid_line_is_mended(tmp_path, damage, open_log):
     path = tmp_path / "metrics.jsonl"
     lines = ['{"step": 1, "loss": 0.1}\n', '{"step": 2, "loss": 0.30000000000000004}\n']
     path.write_text("".join(lines) + damage)
-    log = MetricsLog(path, 2)
+    log = open_log(path, 2)
     assert path.read_text() == "".join(lines) and log.last == {"loss": 0.30000000000000004}
     log.add(3, {"loss": np.float32(0.5)})
     log.flush()
     assert path.read_text() == "".join(lines) + '{"step": 3, "loss": 0.5}\n'
 
 
-def test_a_log_that_misses_steps_is_told_of(tmp_path, caplog):
+def test_a_log_that_misses_steps_is_told_of(tmp_path, caplog, open_log):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 0.1}\n{"st')
-    MetricsLog(path, 3)
+    open_log(path, 3)
     assert "2 of 3 steps are missing" in caplog.text
 
 
@@ -62,9 +70,9 @@ def shown(folder):
     return steps
 
 
-def test_steps_of_a_call_are_lines_and_events(tmp_path):
+def test_steps_of_a_call_are_lines_and_events(tmp_path, open_log):
     path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(path, 0)
+    log = open_log(path, 0)
     loss, share = np.float32([0.5, 0.25, 0.1, 9.0]), jnp.arange(4.0)
     assert log.add(1, {"loss": loss, "share": share}, 3) == 0  # not written yet
     assert not path.exists()
@@ -81,9 +89,9 @@ def test_steps_of_a_call_are_lines_and_events(tmp_path):
     assert len(found) == 5
 
 
-def test_a_resumed_log_shows_no_step_twice(tmp_path):
+def test_a_resumed_log_shows_no_step_twice(tmp_path, open_log):
     for done, last in ((0, 5), (3, 4), (3, 8)):  # the second is killed before it gets further
-        log = MetricsLog(tmp_path / "metrics.jsonl", done)
+        log = open_log(tmp_path / "metrics.jsonl", done)
         for step in range(done + 1, last + 1):
             log.add(step, {"loss": np.float32(step)})
         log.sync()
@@ -93,8 +101,8 @@ def test_a_resumed_log_shows_no_step_twice(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_the_first_step_that_went_wrong_is_named_and_not_written(tmp_path, value):
-    log = MetricsLog(tmp_path / "metrics.jsonl", 10)
+def test_the_first_step_that_went_wrong_is_named_and_not_written(tmp_path, value, open_log):
+    log = open_log(tmp_path / "metrics.jsonl", 10)
     log.add(11, {"fine": np.ones(4), "loss": np.array([1.0, 2.0, value, value])}, 4)
     with pytest.raises(
         UserError, match=r"step 13: loss is (nan|inf); lower method.optimizer.learning_rate"
@@ -103,7 +111,7 @@ def test_the_first_step_that_went_wrong_is_named_and_not_written(tmp_path, value
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [11, 12]
 
 
-def test_what_is_beyond_the_steps_of_a_call_may_be_anything(tmp_path):
-    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+def test_what_is_beyond_the_steps_of_a_call_may_be_anything(tmp_path, open_log):
+    log = open_log(tmp_path / "metrics.jsonl", 0)
     log.add(1, {"loss": np.array([1.0, np.nan])}, 1)
     assert log.flush() == 1

@@ -1,7 +1,7 @@
 """Reconstruction: training, scores and views. The contract of all detectors: test_contract."""
 
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ import pytest
 from helpers.images import stripes
 from jax import lax
 
-from sparse_ad.batching import for_each
+from sparse_ad.batching import batched
 from sparse_ad.errors import FieldError, UserError
-from sparse_ad.fitting.checkpoint import Checkpoints
-from sparse_ad.methods.reconstruction import Reconstruction
+from sparse_ad.fitting.checkpoint import Checkpoints, Position
+from sparse_ad.methods.reconstruction import Reconstruction, finish
 from sparse_ad.nets import losses
 from sparse_ad.nets.blocks import Blocks
 from sparse_ad.nets.lista import Lista
@@ -47,7 +47,7 @@ def build(**fields):
 def started(**fields):
     """A detector, its compiled update, and its first state."""
     method = build(**fields)
-    return method, jax.jit(method.update), method.init(KEY, maps_of())
+    return method, jax.jit(method.update), jax.jit(method.init)(KEY, maps_of())
 
 
 @cache
@@ -62,20 +62,24 @@ def begun(**fields):
     return method, states, infos
 
 
-def views(method, params, maps):
-    """Score, reconstruction, code of one image."""
-    return (
-        method.score(params, maps),
-        method.views.reconstruct(params, maps),
-        method.views.latent(params, maps),
-    )
+@cache
+def viewer(**fields):
+    """The compiled score, reconstruction and code of many images."""
+    method = started(**fields)[0]
+
+    def views(params, maps):
+        return (
+            method.score(params, maps),
+            method.views.reconstruct(params, maps),
+            method.views.latent(params, maps),
+        )
+
+    return jax.jit(batched(views, method.together))
 
 
-def look(method, state, maps):
-    """The same of many."""
-    params = method.finish(KEY, state)
-    function = partial(views, method, params)
-    return jax.jit(lambda maps: for_each(function, maps, method.together))(maps)
+def look(state, maps, **fields):
+    """Scores, reconstructions, codes."""
+    return viewer(**fields)(finish(KEY, state), maps)
 
 
 def forward(params, x):
@@ -164,9 +168,8 @@ def test_statistics_are_running_averages():
 
 def test_score_is_equation_1():
     """Mean over pixels of the squared error of the reconstruction, in -1..1."""
-    method, states, _ = begun()
     maps = maps_of(3, 1)
-    scores, output, code = look(method, states[-1], maps)
+    scores, output, code = look(begun()[1][-1], maps)
     assert output.min() >= 0.0 and output.max() <= 1.0
     expected = 4.0 * ((maps["pixels"] - output) ** 2).mean(-1)
     np.testing.assert_allclose(scores.map, expected, rtol=1e-4, atol=1e-6)
@@ -178,11 +181,12 @@ def test_score_is_equation_1():
 
 def test_objective_is_the_loss():
     """Squares and norm of reconstruction and code; here they count alike."""
-    reductions = {"error_reduction": "sum", "penalty_reduction": "mean", "penalty": 500.0}
-    method, update, state = started(score="objective", **reductions, **LISTA)
+    fields = {"error_reduction": "sum", "penalty_reduction": "mean", "penalty": 500.0, **LISTA}
+    fields["score"] = "objective"
+    method, update, state = started(**fields)
     assert method.grid is None
     maps = maps_of()
-    scores, output, codes = look(method, state, maps)
+    scores, output, codes = look(state, maps, **fields)
     squares = ((maps["pixels"] - output) ** 2).sum((1, 2, 3))
     expected = squares + 500.0 * jnp.abs(codes).mean(1)
     np.testing.assert_allclose(scores.image, expected, rtol=1e-4)
@@ -191,20 +195,21 @@ def test_objective_is_the_loss():
 
 
 def test_variational_draws_in_training_alone():
-    method, update, state = started(code="gaussian", error_reduction="sum", penalty=1.0)
+    fields = {"code": "gaussian", "error_reduction": "sum", "penalty": 1.0}
+    _, update, state = started(**fields)
     maps, keys = maps_of(), [jax.random.key(seed) for seed in (1, 1, 2)]
     errors = [float(update(key, state, maps)[1]["error"]) for key in keys]
     assert errors[0] == errors[1] != errors[2]
-    scores, _, code = look(method, state, maps)
+    scores, _, code = look(state, maps, **fields)
     assert code.shape == (4, 5)  # means, without their stds
     least = 0.5 * (code**2).sum(1)  # of the divergence: the part of the means
     assert (scores.info.mean["penalty"] > least).all()
 
 
 def test_ssim_scores_by_windows():
-    method, states, infos = begun(**SSIM)
+    _, states, infos = begun(**SSIM)
     maps = maps_of(3, 1)
-    scores, output, _ = look(method, states[-1], maps)
+    scores, output, _ = look(states[-1], maps, **SSIM)
     apart = losses.dissimilarity(maps["pixels"], output, 5)
     np.testing.assert_allclose(scores.map[:, 2:-2, 2:-2], apart, atol=1e-5)
     np.testing.assert_allclose(scores.info.mean["error"], apart.mean((1, 2)), rtol=1e-4)
@@ -213,9 +218,8 @@ def test_ssim_scores_by_windows():
 
 
 def test_cross_entropy_is_of_probabilities():
-    method, _, state = started(loss="bce", output="sigmoid")
-    maps = maps_of()
-    scores, y, _ = look(method, state, maps)
+    fields, maps = {"loss": "bce", "output": "sigmoid"}, maps_of()
+    scores, y, _ = look(started(**fields)[2], maps, **fields)
     x = maps["pixels"]
     expected = -(x * jnp.log(y) + (1 - x) * jnp.log1p(-y)).mean((1, 2, 3))
     np.testing.assert_allclose(scores.info.mean["error"], expected, rtol=1e-4)
@@ -224,11 +228,10 @@ def test_cross_entropy_is_of_probabilities():
 @pytest.mark.parametrize("fields", [{}, LISTA, SSIM], ids=["blocks", "lista", "ssim"])
 def test_any_batch_and_any_neighbours_give_the_same_bits(fields):
     """Of images scored four at a time, in groups of other images, and in one that is padded."""
-    method, states, _ = begun(**fields)
-    maps = maps_of(6, 3)
-    expected = look(method, states[-1], maps)
-    for rows in (slice(4, 5), slice(1, 4), slice(None, None, -1)):
-        results = look(method, states[-1], {"pixels": maps["pixels"][rows]})
+    state, maps = started(**fields)[2], maps_of(6, 3)
+    expected = look(state, maps, **fields)
+    for rows in (slice(4, 5), slice(None, None, -1)):
+        results = look(state, {"pixels": maps["pixels"][rows]}, **fields)
         there = jax.tree.map(lambda leaf, rows=rows: leaf[rows], expected)
         jax.tree.map(np.testing.assert_array_equal, results, there)
 
@@ -236,20 +239,19 @@ def test_any_batch_and_any_neighbours_give_the_same_bits(fields):
 def test_groups_score_as_single_images():
     """Only the sizes of blocks differ, so the order of sums."""
     method, states, _ = begun()
-    maps, params = maps_of(4, 3), method.finish(KEY, states[-1])
-    scores, output, _ = look(method, states[-1], maps)
-    for index in range(4):
-        one = {"pixels": maps["pixels"][index]}
-        np.testing.assert_allclose(method.score(params, one).image, scores.image[index], rtol=1e-5)
-        expected = method.views.reconstruct(params, one)
-        np.testing.assert_allclose(output[index], expected, atol=1e-5)
+    maps, params = maps_of(6, 3), finish(KEY, states[-1])
+    scores, output, _ = look(states[-1], maps)
+    one = {"pixels": maps["pixels"][5]}
+    alone = jax.jit(lambda: (method.score(params, one), method.views.reconstruct(params, one)))()
+    np.testing.assert_allclose(alone[0].image, scores.image[5], rtol=1e-5)
+    np.testing.assert_allclose(alone[1], output[5], atol=1e-5)
 
 
 @pytest.mark.parametrize("rule", ["max", "top_sum"])
 def test_scores_are_made_of_the_grid(rule):
     """What calibration does to errors, it does to the pixels that a score is pooled of."""
-    method, states, _ = begun(pool=Pool(rule=rule), **SSIM)
-    params, maps = method.finish(KEY, states[-1]), {"pixels": maps_of(1)["pixels"][0]}
+    method, _, state = started(pool=Pool(rule=rule), **SSIM)
+    params, maps = finish(KEY, state), {"pixels": maps_of(1)["pixels"][0]}
     errors, _ = method.grid.errors(params, maps)
     scores = method.score(params, maps)
     assert errors.shape == (SIDE, SIDE)
@@ -263,7 +265,7 @@ def test_scores_are_made_of_the_grid(rule):
 def test_checkpoint_gives_the_state_back(tmp_path):
     method, states, _ = begun()
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(2, states[-1], {})
+    checkpoints.save(2, states[-1], Position("", 0.0))
     restored, _ = checkpoints.restore(2, jax.eval_shape(method.init, KEY, maps_of()))
     jax.tree.map(np.testing.assert_array_equal, restored, states[-1])
     wider = build(net=replace(SMALL.net, widths=(4, 8)))
@@ -275,7 +277,7 @@ def test_checkpoint_gives_the_state_back(tmp_path):
 def test_a_rate_too_high_shows_in_the_loss():
     """The loop stops where a value is no longer finite: it must see one."""
     method, maps = build(**LISTA, optimizer=Adam(learning_rate=1e15)), maps_of()
-    state, update = method.init(KEY, maps), jax.jit(method.update)
+    state, update = jax.jit(method.init)(KEY, maps), jax.jit(method.update)
     for _ in range(4):
         state, info = update(KEY, state, maps)
     assert not np.isfinite(info["loss"])

@@ -97,7 +97,9 @@ def test_full_disk_is_one_line(tmp_path, evaluated):
 @pytest.mark.parametrize(("normal", "anomalous"), [(0, 0), (1, 0), (0, 1), (1, 1), (2, 5), (9, 9)])
 def test_no_picture_is_shown_twice(normal, anomalous):
     labels = [0] * normal + [1] * anomalous
-    rows = [ScoreRow(str(i), "", "", label, i % 7, 0.0, True) for i, label in enumerate(labels)]
+    rows = [
+        ScoreRow(str(i), "", "", label, float(i % 7), 0.0, True) for i, label in enumerate(labels)
+    ]
     groups = choose_rows(rows)
     paths = [row.path for group in groups.values() for row in group]
     assert len(paths) == len(set(paths)) == min(normal, 6) + min(anomalous, 6)

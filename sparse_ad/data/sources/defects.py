@@ -36,7 +36,7 @@ def thread(rng: np.random.Generator, image: Image) -> tuple[Image, Mask]:
     curve = _curve(rng, image, length, bend=1.2)
     shape = image.shape[:2]
     body, shadow = _distance(shape, curve) < 2, _distance(shape, curve + 1.5) < 2
-    tint = np.float32((0.93, 0.9, 0.86)) * rng.uniform(0.85, 1)
+    tint = np.array((0.93, 0.9, 0.86), np.float32) * rng.uniform(0.85, 1)
     return _paint(
         _paint(image, shadow, 0.05, 0.5), body, tint, rng.uniform(0.5, 0.85)
     ), body | shadow
@@ -46,7 +46,7 @@ def stain(rng: np.random.Generator, image: Image) -> tuple[Image, Mask]:
     """A large crust of dried matter, mottled dark and pale; 8 to 16 % of the side in radius."""
     mask = _blob(rng, image, rng.uniform(0.08, 0.16))
     mottle = 0.5 + 0.3 * smooth_noise(rng, mask.shape, 1.6)
-    crust = mottle[mask, None] * np.float32((0.95, 0.9, 0.8))
+    crust = mottle[mask, None] * np.array((0.95, 0.9, 0.8), np.float32)
     return _paint(image, mask, crust, rng.uniform(0.45, 0.85)), mask
 
 
@@ -70,8 +70,8 @@ DEFECTS = {"hole": hole, "cut": cut, "thread": thread, "stain": stain, "bruise":
 def _place(rng: np.random.Generator, image: Image, margin: float) -> np.ndarray:
     """Returns a point (y, x) at least `margin` from the border, where the image allows it."""
     shape = np.array(image.shape[:2])
-    margin = np.minimum(margin, shape / 2 - 1)
-    return rng.uniform(margin, shape - 1 - margin)
+    inset = np.minimum(margin, shape / 2 - 1)
+    return rng.uniform(inset, shape - 1 - inset)
 
 
 def _curve(rng: np.random.Generator, image: Image, length: float, bend: float) -> np.ndarray:
@@ -92,7 +92,7 @@ def _distance(shape: tuple[int, int], points: np.ndarray) -> Float[np.ndarray, "
     index = np.round(points).astype(int).clip(0, np.array(shape) - 1)
     free = np.ones(shape, bool)
     free[index[:, 0], index[:, 1]] = False
-    return ndimage.distance_transform_edt(free)
+    return np.asarray(ndimage.distance_transform_edt(free))
 
 
 def _blob(rng: np.random.Generator, image: Image, radius: float) -> Mask:

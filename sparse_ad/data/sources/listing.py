@@ -28,7 +28,8 @@ def read_table(
         empty = sorted(column for column, value in row.items() if not value)
         if empty:
             raise UserError(f"{table}: line {line} has no {', '.join(empty)}; complete the row")
-        name, known = "/".join(map(row.get, key)), tuple(map(row.get, values))
+        name = "/".join(row[column] for column in key)
+        known = tuple(row[column] for column in values)
         if name in rows:
             repeated.append(name)
         if rows.setdefault(name, known) != known:

@@ -19,8 +19,9 @@ def smooth_noise(
     """Returns Gaussian noise smoothed over `sigma` pixels (rows, columns), of std 1."""
     step = max(1, int(np.min(sigma)) // 3)  # very smooth noise is made on a coarse grid: cheap
     coarse = rng.standard_normal([side // step + 3 for side in shape], dtype=np.float32)
-    field = ndimage.gaussian_filter(coarse, np.divide(sigma, step), mode="wrap", truncate=3)
-    field = (ndimage.zoom(field, step, order=1) if step > 1 else field)[: shape[0], : shape[1]]
+    smooth = ndimage.gaussian_filter(coarse, np.divide(sigma, step), mode="wrap", truncate=3)
+    fine = ndimage.zoom(smooth, step, order=1) if step > 1 else smooth
+    field = np.asarray(fine)[: shape[0], : shape[1]]
     return (field - field.mean()) / (field.std() + 1e-6)
 
 

@@ -92,7 +92,8 @@ def convolve(
 def same_padding(size: tuple[int, int], kernel: int, stride: int) -> Padding:
     """Returns TensorFlow's SAME: ceil(size / stride) positions, the odd pixel of padding behind."""
     total = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in size]
-    return tuple((pixels // 2, pixels - pixels // 2) for pixels in total)
+    height, width = ((pixels // 2, pixels - pixels // 2) for pixels in total)
+    return height, width
 
 
 class Convolution(nn.Module):
@@ -107,12 +108,13 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 o"]:
-        shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.channels)
+        _, height, width, channels = x.shape
+        shape = (self.kernel, self.kernel, channels // self.groups, self.channels)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         if self.padding is None:
-            padding = same_padding(x.shape[1:3], self.kernel, self.stride)
+            padding = same_padding((height, width), self.kernel, self.stride)
         else:
-            padding = ((self.padding, self.padding),) * 2
+            padding = ((self.padding, self.padding), (self.padding, self.padding))
         kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
         return convolve(x, kernel, bias, self.stride, padding, self.groups)

@@ -63,7 +63,7 @@ class ResNet18(nn.Module):
         """Yields (name, output) of each layer, in the order in which they are computed."""
         x = nn.relu(Convolution(self.widths[0], 7, 2, 3, dtype=self.dtype, name="conv1")(x))
         yield "conv1", x
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for stage, width in enumerate(self.widths, 1):
             for block in range(2):
                 stride = 2 if stage > 1 and block == 0 else 1

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from sparse_ad.sparse.problems import Lasso, Solution, product, soft_threshold
+from sparse_ad.sparse.problems import Count, Lasso, Number, Solution, product, soft_threshold
 from sparse_ad.sparse.solvers.stopping import descend
 
 BLOCK = 20  # atoms between two updates of the correlations of all others
@@ -19,8 +19,8 @@ def coordinate_descent(
     problem: Lasso,
     start: Float[Array, " k"] | None = None,
     *,
-    max_steps: int,
-    tolerance: float,
+    max_steps: Count,
+    tolerance: Number,
     nonnegative: bool = False,
 ) -> Solution:
     """Solves one lasso exactly in one coordinate after the other; a step is a sweep over all k.

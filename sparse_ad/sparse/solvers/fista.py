@@ -8,7 +8,15 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.sparse.problems import Lasso, Solution, product, soft_threshold, spectral_bound
+from sparse_ad.sparse.problems import (
+    Count,
+    Lasso,
+    Number,
+    Solution,
+    product,
+    soft_threshold,
+    spectral_bound,
+)
 from sparse_ad.sparse.solvers.stopping import descend
 
 
@@ -24,8 +32,8 @@ def fista(
     problem: Lasso,
     start: Float[Array, " k"] | None = None,
     *,
-    max_steps: int,
-    tolerance: float,
+    max_steps: Count,
+    tolerance: Number,
     nonnegative: bool = False,
 ) -> Solution:
     """Solves one lasso by accelerated proximal gradient steps with adaptive restart.

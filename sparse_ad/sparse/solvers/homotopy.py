@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from sparse_ad.sparse.certificate import certify
-from sparse_ad.sparse.problems import Lasso, Solution, product
+from sparse_ad.sparse.problems import Count, Lasso, Number, Solution, product
 from sparse_ad.sparse.solvers.stopping import choose, solution_of
 
 MIN_PIVOT = 1e-5  # squared distance of a unit atom from the span of the support, below which
@@ -181,8 +181,8 @@ def homotopy(
     problem: Lasso,
     start: Float[Array, " k"] | None = None,
     *,
-    max_steps: int,
-    tolerance: float,
+    max_steps: Count,
+    tolerance: Number,
     nonnegative: bool = False,
     max_support: int = 16,
 ) -> Solution:

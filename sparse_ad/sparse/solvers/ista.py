@@ -3,7 +3,15 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.sparse.problems import Lasso, Solution, product, soft_threshold, spectral_bound
+from sparse_ad.sparse.problems import (
+    Count,
+    Lasso,
+    Number,
+    Solution,
+    product,
+    soft_threshold,
+    spectral_bound,
+)
 from sparse_ad.sparse.solvers.stopping import descend
 
 
@@ -11,8 +19,8 @@ def ista(
     problem: Lasso,
     start: Float[Array, " k"] | None = None,
     *,
-    max_steps: int,
-    tolerance: float,
+    max_steps: Count,
+    tolerance: Number,
     nonnegative: bool = False,
 ) -> Solution:
     """Solves one lasso by the iterative shrinkage-thresholding algorithm.

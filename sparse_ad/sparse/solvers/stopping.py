@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from sparse_ad.sparse.certificate import Certificate, certify
-from sparse_ad.sparse.problems import Lasso, Solution
+from sparse_ad.sparse.problems import Count, Lasso, Number, Solution
 
 CHECK_EVERY = 5  # steps between two certificates, each of which costs about as much as a step
 PATIENCE = 4  # certificates without progress before the loop ends, or half of the steps so far
@@ -43,8 +43,8 @@ def descend(
     advance: Callable[[Any], Any],
     code_of: Callable[[Any], Float[Array, " k"]],
     *,
-    max_steps: int,
-    tolerance: float,
+    max_steps: Count,
+    tolerance: Number,
     nonnegative: bool,
 ) -> Solution:
     """Advances a solver's state until the stopping rule ends it; returns the best code seen."""
@@ -60,7 +60,7 @@ def descend(
     return solution_of(end.code, end.best, end.steps, tolerance)
 
 
-def continues(progress: Progress, *, max_steps: int, tolerance: float) -> Bool[Array, ""]:
+def continues(progress: Progress, *, max_steps: Count, tolerance: Number) -> Bool[Array, ""]:
     """Returns whether to go on: the stopping rule at the top of this module."""
     steps, best = progress.steps, progress.best
     unmet = best.gap > jnp.maximum(tolerance, best.floor)
@@ -96,7 +96,7 @@ def choose(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
 
 
 def solution_of(
-    code: Float[Array, " k"], known: Certificate, steps: Int[Array, ""], tolerance: float
+    code: Float[Array, " k"], known: Certificate, steps: Int[Array, ""], tolerance: Number
 ) -> Solution:
     """Returns the solution that a code and its certificate make."""
     converged = known.gap <= tolerance
