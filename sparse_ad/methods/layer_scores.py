@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sparse_ad.methods.lifts.grid import total
 from sparse_ad.patches import Pool, pool, top_rows
 
 LayerErrors = dict[str, Float[Array, "_ _ c"]]  # [i j c] by layer; layers may differ in size
@@ -33,13 +34,13 @@ def largest(errors: Float[Array, "i j c"], count: int) -> Float[Array, " top"]:
 def score_positions(options: Pool, errors: LayerErrors) -> LayerScores:
     """Returns the sum over layers of their errors, summed over channels and pooled."""
     layers = {name: pool(options, layer.sum(-1).ravel()) for name, layer in errors.items()}
-    return sum(layers.values()), layers
+    return total(layers.values()), layers
 
 
 def score_channels(options: Pool, errors: LayerErrors) -> LayerScores:
     """Returns the sum over channels and layers of the largest errors of each channel."""
     layers = {name: channel_scores(options, layer).sum() for name, layer in errors.items()}
-    return sum(layers.values()), layers
+    return total(layers.values()), layers
 
 
 def score_all_patches(options: Pool, errors: LayerErrors) -> LayerScores:

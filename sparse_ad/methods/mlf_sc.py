@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from sparse_ad.devices import sum_by_image
 from sparse_ad.errors import require, require_choice, within
 from sparse_ad.methods.layer_scores import SCORES, channel_scores
-from sparse_ad.methods.lifts.grid import score_grid
+from sparse_ad.methods.lifts.grid import score_grid, total
 from sparse_ad.methods.lifts.maps import Shape, map_shapes, only
 from sparse_ad.methods.standardisation import STANDARDISE, MeanStd
 from sparse_ad.patches import ChannelPatches, Pool, grid, image_map, pool
@@ -86,13 +86,18 @@ class MlfSc:
         return mlf_sc(self, features, shape)
 
 
+Layers = dict[str, Float[Array, "... _ _ _"]]  # standardised maps, of a batch or of one image
+
+
 class Plan(NamedTuple):
     """The static part of the detector."""
 
     options: MlfSc
     coder: Coder
     learning_coder: Coder  # as exact as learning needs it
-    rearrange: Callable[[Maps], Maps]  # standardised training maps -> those that are learned from
+    rearrange: Callable[
+        [Layers], Layers
+    ]  # standardised training maps -> those that are learned from
     shapes: dict[str, Shape]  # of the maps
     shape: tuple[int, int]  # of the images
     border: int
@@ -113,22 +118,23 @@ class Fitted(NamedTuple):
     unit: Float[Array, " c"]  # that the errors of a channel are measured in
 
 
-def same(maps: Maps) -> Maps:
-    """Returns the maps."""
-    return maps
+def same(layers: Layers) -> Layers:
+    """Returns the layers."""
+    return layers
 
 
 def mlf_sc(
     options: MlfSc,
     features: Features,
     shape: Shape,
-    rearrange: Callable[[Maps], Maps] = same,
+    rearrange: Callable[[Layers], Layers] = same,
 ) -> Method:
     """Returns the detector; dictionaries learn from `rearrange(standardised maps)`."""
     shapes, stride = map_shapes(features, shape), options.patches.stride
     with within("patches"):
         for height, width, _ in shapes.values():
-            grid(height, options.patches.size, stride), grid(width, options.patches.size, stride)
+            for side in (height, width):
+                grid(side, options.patches.size, stride)
     coders = (
         channel_coder(options.coder, stride),
         channel_coder(for_learning(options.coder), stride),
@@ -146,10 +152,10 @@ def mlf_sc(
     )
 
 
-def standardise(options: MlfSc, training: dict[str, MeanStd], maps: Maps) -> Maps:
+def standardise(options: MlfSc, training: dict[str, MeanStd], maps: Maps) -> Layers:
     """Returns the maps as they are coded, given mean and std of training images, by layer."""
     apply = STANDARDISE[options.standardise].apply
-    return {name: apply(training[name], layer) for name, layer in maps.items()}
+    return {name: apply(training[name], jnp.asarray(layer)) for name, layer in maps.items()}
 
 
 def training_of(layers: dict[str, Fitting] | dict[str, Fitted]) -> dict[str, MeanStd]:
@@ -157,15 +163,15 @@ def training_of(layers: dict[str, Fitting] | dict[str, Fitted]) -> dict[str, Mea
     return {name: layer.training for name, layer in layers.items()}
 
 
-def layer_keys(key: Key, maps: Maps) -> dict[str, Key]:
+def layer_keys(key: Key, layers: Layers) -> dict[str, Key]:
     """Returns a key for each layer."""
-    return dict(zip(maps, jax.random.split(key, len(maps)), strict=True))
+    return dict(zip(layers, jax.random.split(key, len(layers)), strict=True))
 
 
 def init(plan: Plan, key: Key, maps: Maps) -> dict[str, Fitting]:
     """Returns the state before the first step: dictionaries of patches."""
     measure = STANDARDISE[plan.options.standardise].measure
-    training = {name: measure(layer) for name, layer in maps.items()}
+    training = {name: measure(jnp.asarray(layer)) for name, layer in maps.items()}
     ready = plan.rearrange(standardise(plan.options, training, maps))
     keys, patches = layer_keys(key, ready), plan.options.patches
     begin = partial(
@@ -239,7 +245,7 @@ def score(plan: Plan, params: dict[str, Fitted], maps: Maps) -> Scores:
     codes = code_layers(plan, params, maps)
     errors = {name: code.error for name, code in codes.items()}
     image, layers = SCORES[plan.options.score_of].score(plan.options.pool, errors)
-    anomaly_map = sum(layer_map(plan, name, layer.sum(-1)) for name, layer in errors.items())
+    anomaly_map = total(layer_map(plan, name, layer.sum(-1)) for name, layer in errors.items())
     info = diagnostics(plan, codes)
     by_layer = {f"score_{name}": value for name, value in layers.items()}
     return Scores(image, anomaly_map, info._replace(mean=by_layer | info.mean))

@@ -51,7 +51,7 @@ def test_swapped_axes_are_those_of_numpy(count):
     """Dictionary c learns from all channels of patch c; where patches run out, from the first."""
     maps = {name: np.tile(layer[:, :5, :5], 3) for name, layer in maps_of(count).items()}
     maps = {name: layer + np.arange(layer.shape[-1], dtype="f4") for name, layer in maps.items()}
-    swapped = swap_axes(maps, SIZE, STRIDE)
+    swapped = swap_axes(jax.tree.map(jnp.asarray, maps), SIZE, STRIDE)
     stacked = np.concatenate(list(maps.values()), axis=-1)  # 9 channels, 4 patches an image
     assert stacked.shape == (count, 5, 5, 9)
     patches = np.stack([patches_of(image, SIZE, STRIDE) for image in stacked])

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparse_ad.errors import require
+from sparse_ad.methods.lifts.grid import total
 from sparse_ad.methods.lifts.maps import Shape, map_shapes
 from sparse_ad.methods.moments import (
     Moments,
@@ -26,7 +27,7 @@ from sparse_ad.methods.moments import (
     whiten,
 )
 from sparse_ad.patches import resize_map
-from sparse_ad.types import Features, Key, Maps, Method, Params, Scores
+from sparse_ad.types import Features, Key, Maps, Method, Scores
 
 
 class Descriptor(NamedTuple):
@@ -36,14 +37,18 @@ class Descriptor(NamedTuple):
     positions: Float[Array, "h w e"]
 
 
-class Gaussians(NamedTuple):
-    """One Gaussian of the whole images, and one of the positions of each layer.
+class Fitting(NamedTuple):
+    """The moments of training images."""
 
-    While fitting these are moments, afterwards the linear maps that whiten.
-    """
+    whole: Moments  # of all layers together
+    positions: dict[str, Moments]  # by layer
 
-    whole: Moments | Whitening  # of all layers together
-    positions: dict[str, Moments | Whitening]  # by layer
+
+class Fitted(NamedTuple):
+    """What scoring needs: the linear maps that whiten."""
+
+    whole: Whitening
+    positions: dict[str, Whitening]
 
 
 Describe = Callable[[Float[Array, "h w c"]], Descriptor]
@@ -72,46 +77,46 @@ def require_shrinkage(shrinkage: float) -> None:
 
 def describe_layers(describe: Describe, maps: Maps) -> tuple[Array, dict[str, Array]]:
     """Returns the descriptor of the whole image [d], and of the positions [h w e] by layer."""
-    layers = {name: describe(layer) for name, layer in maps.items()}
+    layers = {name: describe(jnp.asarray(layer)) for name, layer in maps.items()}
     whole = jnp.concatenate([layer.whole for layer in layers.values()])
     return whole, {name: layer.positions for name, layer in layers.items()}
 
 
-def init(describe: Describe, shapes: dict[str, Shape], key: Key, maps: Maps) -> Gaussians:
+def init(describe: Describe, shapes: dict[str, Shape], key: Key, maps: Maps) -> Fitting:
     """Returns the moments of no images."""
     one = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
     whole, positions = jax.eval_shape(partial(describe_layers, describe), one)
     lengths = {name: layer.shape[-1] for name, layer in positions.items()}
-    return Gaussians(
+    return Fitting(
         begin_moments(whole.shape[-1]),
         {name: begin_moments(length) for name, length in lengths.items()},
     )
 
 
 def update(
-    describe: Describe, key: Key, state: Gaussians, maps: Maps
-) -> tuple[Gaussians, dict[str, Float[Array, ""]]]:
+    describe: Describe, key: Key, state: Fitting, maps: Maps
+) -> tuple[Fitting, dict[str, Float[Array, ""]]]:
     """Returns the moments with those of a batch of images, and what to log."""
     whole, positions = jax.vmap(partial(describe_layers, describe))(maps)
     rows = {name: layer.reshape(-1, layer.shape[-1]) for name, layer in positions.items()}
-    state = Gaussians(
+    state = Fitting(
         add_vectors(state.whole, whole),
         {name: add_vectors(state.positions[name], rows[name]) for name in rows},
     )
     return state, {"variance": jnp.trace(state.whole.covariance)}
 
 
-def finish(shrinkage: float, key: Key, state: Gaussians) -> Gaussians:
+def finish(shrinkage: float, key: Key, state: Fitting) -> Fitted:
     """Returns the linear maps that whiten."""
     positions = {name: whiten(layer, shrinkage) for name, layer in state.positions.items()}
-    return Gaussians(whiten(state.whole, shrinkage), positions)
+    return Fitted(whiten(state.whole, shrinkage), positions)
 
 
 def score(
-    describe: Describe, shape: tuple[int, int], border: int, params: Params, maps: Maps
+    describe: Describe, shape: tuple[int, int], border: int, params: Fitted, maps: Maps
 ) -> Scores:
     """Returns the scores of one image."""
     whole, positions = describe_layers(describe, maps)
     layers = [distance(params.positions[name], layer) for name, layer in positions.items()]
-    anomaly_map = sum(resize_map(layer, shape, border) for layer in layers)
+    anomaly_map = total(resize_map(layer, shape, border) for layer in layers)
     return Scores(distance(params.whole, whole), anomaly_map)

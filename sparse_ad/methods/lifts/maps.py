@@ -1,7 +1,7 @@
 """What a detector needs to know of its features: the shapes of the maps, and their number."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,6 @@ from sparse_ad.errors import UserError
 from sparse_ad.types import Features
 
 Shape = tuple[int, int, int]  # height, width, channels
-Value = TypeVar("Value")
 
 
 def map_shapes(features: Features, shape: Shape) -> dict[str, Shape]:
@@ -21,7 +20,7 @@ def map_shapes(features: Features, shape: Shape) -> dict[str, Shape]:
     return {layer: leaf.shape[-3:] for layer, leaf in maps.items()}
 
 
-def only(maps: Mapping[str, Value]) -> Value:
+def only(maps: Mapping[str, Any]) -> Any:
     """Returns the one map there is, or what there is of it.
 
     Raises: UserError where there are several.

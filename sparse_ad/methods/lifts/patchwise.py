@@ -3,6 +3,7 @@
 image [h w c] / unit -> patches [p d], normalised -> errors [i j] -> map [h w], score
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -138,20 +139,20 @@ def patch_errors(plan: Plan, params: Scaled, maps: Maps) -> tuple[Float[Array, "
     return jnp.sum(errors, axis=-1).reshape(rows, columns), info
 
 
-def reconstruct(plan: Plan, params: Scaled, maps: Maps) -> Float[Array, "h w c"]:
+def reconstruct(view: Callable, plan: Plan, params: Scaled, maps: Maps) -> Float[Array, "h w c"]:
     """Returns the image that the model makes of all patches: their mean where they overlap."""
     image, size, stride = only(maps), plan.patches.size, plan.patches.stride
     unit = image_unit(plan.normalise, params.unit, image)
     vectors, offset, contrast = normalise(
         plan.normalise, extract(image / unit, size, stride)[:, None]
     )
-    patches = plan.model.reconstruct(params.model, vectors) * contrast + offset
+    patches = view(params.model, vectors) * contrast + offset
     return unit * average(patches[:, 0], image.shape, size, stride)
 
 
-def atoms(plan: Plan, params: Scaled) -> Float[Array, "k size size c"]:
+def atoms(view: Callable, plan: Plan, params: Scaled) -> Float[Array, "k size size c"]:
     """Returns the atoms of the model as small images."""
-    rows, size = plan.model.atoms(params.model), plan.patches.size
+    rows, size = view(params.model), plan.patches.size
     return rows.reshape(rows.shape[0], size, size, -1)
 
 

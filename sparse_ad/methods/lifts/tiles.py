@@ -4,6 +4,7 @@ image [H W c] -> tiles [t h w c] -> scores, maps [t h w] -> largest score, blend
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -63,7 +64,8 @@ class Tiles:
         remedy = f"exceeds the images, {height} x {width}; make it smaller or the images larger"
         fits = self.size[0] <= height and self.size[1] <= width
         require(fits, "size", self.size, remedy)
-        return (*self.size, channels)
+        down, across = self.size
+        return down, across, channels
 
 
 class Tiling(NamedTuple):
@@ -122,30 +124,34 @@ def score(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> Scores:
 
 
 def reconstruct(
-    method: Method, cuts: Tiling, params: Params, tiles: Maps
+    view: Callable, method: Method, cuts: Tiling, params: Params, tiles: Maps
 ) -> Float[Array, "height width c"]:
     """Returns the blended reconstructions of all tiles."""
-    return blend(cuts, batched(method.views.reconstruct, method.together)(params, tiles))
+    return blend(cuts, batched(view, method.together)(params, tiles))
 
 
-def explain(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> dict[str, Explanation]:
+def explain(
+    view: Callable, method: Method, cuts: Tiling, params: Params, tiles: Maps
+) -> dict[str, Explanation]:
     """Returns what each layer contributes; see `tiled`."""
     worst = jnp.argmax(score_tiles(method, params, tiles).image)
-    layers = batched(method.views.explain, method.together)(params, tiles)
+    layers = batched(view, method.together)(params, tiles)
     return {
         name: Explanation(layer.errors.ravel(), blend(cuts, layer.map), layer.channels[worst])
         for name, layer in layers.items()
     }
 
 
-def latent(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> Float[Array, " l"]:
+def latent(
+    view: Callable, method: Method, cuts: Tiling, params: Params, tiles: Maps
+) -> Float[Array, " l"]:
     """Returns the latents of all tiles, one after the other."""
-    return batched(method.views.latent, method.together)(params, tiles).ravel()
+    return batched(view, method.together)(params, tiles).ravel()
 
 
-def atoms(method: Method, cuts: Tiling, params: Params) -> Float[Array, "k h w c"]:
+def atoms(view: Callable, method: Method, cuts: Tiling, params: Params) -> Float[Array, "k h w c"]:
     """Returns the atoms of the detector of tiles."""
-    return method.views.atoms(params)
+    return view(params)
 
 
 VIEWS = {"reconstruct": reconstruct, "atoms": atoms, "explain": explain, "latent": latent}
@@ -153,11 +159,12 @@ VIEWS = {"reconstruct": reconstruct, "atoms": atoms, "explain": explain, "latent
 
 def tiling(shape: tuple[int, int], tiles: Tiles) -> Tiling:
     """Returns as few evenly spread tiles as cover an image, each overlapping the next enough."""
-    sides = [starts(*side, tiles.overlap) for side in zip(shape, tiles.size, strict=True)]
+    height, width = tiles.size
+    sides = [starts(*side, tiles.overlap) for side in zip(shape, (height, width), strict=True)]
     rows, columns = (weights(*side) for side in zip(shape, tiles.size, sides, strict=True))
     down, across = (index.ravel() for index in np.indices([len(side) for side in sides]))
     corners = np.stack([sides[0][down], sides[1][across]], axis=1)
-    return Tiling(shape, tiles.size, corners, rows[down], columns[across])
+    return Tiling(shape, (height, width), corners, rows[down], columns[across])
 
 
 def starts(length: int, size: int, overlap: float) -> Int[np.ndarray, " tiles"]:
@@ -207,8 +214,8 @@ def as_images(maps: Maps) -> Maps:
 def blend(cuts: Tiling, parts: Float[Array, "t h w *c"]) -> Float[Array, "height width *c"]:
     """Returns the tiles as one image: the weighted mean of the tiles over each pixel."""
     whole = jnp.zeros((*cuts.shape, *parts.shape[3:]), parts.dtype)
-    tiles = (parts, cuts.corners, cuts.rows, cuts.columns)
-    return lax.scan(add_tile, whole, tiles)[0]
+    corners, rows, columns = map(jnp.asarray, (cuts.corners, cuts.rows, cuts.columns))
+    return lax.scan(add_tile, whole, (parts, corners, rows, columns))[0]
 
 
 def add_tile(
