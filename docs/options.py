@@ -54,10 +54,19 @@ def summary(kind: type) -> str:
 def table(kind: type, path: str) -> str:
     """Returns the options of a dataclass, those of its sections included, as a table."""
     rows = [
-        (f"`{option.path}`", f"`{option.default!r}`", option.meaning.replace("|", "\\|").replace("<", "&lt;"))
+        (
+            f"`{option.path}`",
+            f"`{option.default!r}`",
+            option.meaning.replace("|", "\\|").replace("<", "&lt;"),
+        )
         for option in describe(kind(), path)
     ]
     return markdown(("option", "default", "meaning"), rows) if rows else "No options."
+
+
+def escape(text: str) -> str:
+    """Returns text for a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def nested(kind: type, path: str) -> Iterator[str]:

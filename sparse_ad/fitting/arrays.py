@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from tqdm import tqdm
 
 from sparse_ad import methods
@@ -24,8 +24,6 @@ from sparse_ad.features import Pixels
 from sparse_ad.fitting.steps import batch_indices
 from sparse_ad.methods.lifts.tiles import Tiles
 from sparse_ad.types import Method, Params, Scores
-
-Images = Float[np.ndarray | Array, "n h w c"]
 
 
 def build(
@@ -43,9 +41,9 @@ def build(
 
 
 def fit(
-    method: Method, images: Images, *, epochs: float = 4.0, batch_size: int = 16, seed: int = 0
+    method: Method, images: Any, *, epochs: float | int = 4.0, batch_size: int = 16, seed: int = 0
 ) -> Params:
-    """Returns the parameters of a detector fitted to normal images, float32 in 0..1.
+    """Returns the parameters of a detector fitted to normal images: floats [n h w c] in 0..1.
 
     Sees the same batches and draws as `fitting.loop.fit` with this seed, in the same order.
     Raises: UserError for images that are no such array, or a parameter that is not finite.
@@ -68,8 +66,8 @@ def fit(
     return params
 
 
-def score(method: Method, params: Params, images: Images, *, batch_size: int = 8) -> Scores:
-    """Returns image scores [n] and anomaly maps [n h w]; higher = more anomalous.
+def score(method: Method, params: Params, images: Any, *, batch_size: int = 8) -> Scores:
+    """Returns scores [n] and anomaly maps [n h w] of images [n h w c]; higher = more anomalous.
 
     A score does not depend on the other images. Raises: UserError for images that are no such
     array.
@@ -89,7 +87,7 @@ def score(method: Method, params: Params, images: Images, *, batch_size: int = 8
     return join(*parts)
 
 
-def check_images(images: Images) -> Float[np.ndarray, "n h w c"]:
+def check_images(images: Any) -> Float[np.ndarray, "n h w c"]:
     """Returns images as a NumPy array. Raises: UserError unless they are [n h w c] in 0..1."""
     images = np.asarray(images)
     if images.ndim != 4 or not len(images) or not np.issubdtype(images.dtype, np.floating):

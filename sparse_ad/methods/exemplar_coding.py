@@ -50,9 +50,8 @@ class ExemplarCoding:
     coder: ExemplarCoder = ExemplarCoder()
     atoms: int = 6000  # exemplars that are kept at most
     whiten: bool = False  # divide out the covariance of the first batch of patches
-    shrinkage: float = (
-        0.1  # if whitened, added to the covariance: this fraction of its mean variance
-    )
+    # if whitened: added to the covariance, as a fraction of its mean variance
+    shrinkage: float = 0.1
     pool: Pool = Pool()
 
     def __post_init__(self):

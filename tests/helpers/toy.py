@@ -6,7 +6,6 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from configs.base import get_config
 from sparse_ad.errors import require
 from sparse_ad.methods.lifts.grid import score_grid
 from sparse_ad.methods.lifts.maps import only
@@ -98,14 +97,6 @@ def examples(count, label, name, seed, size=SIZE, strength=60, masks=True):
 
 def broken(example):
     return example._replace(image=b"not an image")
-
-
-def make_config():
-    config = get_config()
-    config.name = "toy"
-    config.data.size = (SIZE, SIZE)
-    config.evaluation.bootstrap = 50
-    return config
 
 
 def make_splits():

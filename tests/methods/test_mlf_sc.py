@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import get_config
-from sparse_ad.errors import UserError
-from sparse_ad.methods.mlf_sc import Fitted, Fitting, mlf_sc, swap_axes
-from sparse_ad.sparse.channels import ChannelStatistics
+from sparse_ad.batching import batched
+from sparse_ad.methods.mlf_sc import Fitted, Fitting, MlfSc
+from sparse_ad.methods.standardisation import MeanStd
+from sparse_ad.patches import ChannelPatches, Pool
+from sparse_ad.sparse.channels import ChannelCoder
+from sparse_ad.sparse.dictionary import Statistics
 from sparse_ad.types import Features
 
 KEY = jax.random.key(0)
@@ -42,16 +44,20 @@ def maps_of(count: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {name: np.array(each) for name, each in by_hand(images_of(count, seed)).items()}
 
 
-def method_of(features: Features = HAND_MADE, shape=(SIDE, SIDE), **fields):
-    config = get_config().method
-    config.update(name="mlf_sc", patch_size=SIZE, stride=STRIDE, atoms=ATOMS, solver="omp")
-    config.update({"nonzeros": 1, "top": TOP, **fields})
-    return mlf_sc(config, features, shape)
+def method_of(features: Features = HAND_MADE, shape=(SIDE, SIDE, 1), **fields):
+    patches = ChannelPatches(SIZE, fields.pop("stride", STRIDE))
+    pool = Pool(fields.pop("rule", "top_sum"), top=TOP)
+    coder = ChannelCoder("omp", nonzeros=1)
+    return MlfSc(patches, coder, ATOMS, pool=pool, **fields).build(features, shape)
 
 
 @cache
 def scoring(**fields):
-    return jax.jit(method_of(**fields).score)
+    return jax.jit(batched(method_of(**fields).score))
+
+
+def explaining(method):
+    return jax.jit(batched(method.views.explain))
 
 
 def params_of(seed: int = 1) -> dict[str, Fitted]:
@@ -61,8 +67,8 @@ def params_of(seed: int = 1) -> dict[str, Fitted]:
         atoms = rng.normal(size=(ATOMS, SIZE, SIZE, channels))
         atoms /= np.sqrt((atoms**2).sum((1, 2), keepdims=True))
         rest = rng.normal(size=channels), *rng.uniform(0.5, 2.0, (2, channels))
-        mean, deviation, unit = (np.float32(each) for each in rest)
-        params[name] = Fitted(mean, deviation, np.float32(atoms), unit)
+        mean, std, unit = (jnp.float32(each) for each in rest)
+        params[name] = Fitted(MeanStd(mean, std), jnp.float32(atoms), unit)
     return params
 
 
@@ -77,7 +83,8 @@ def standardised(maps: np.ndarray, fitted: Fitted, how: str) -> np.ndarray:
     maps = maps.astype(np.float64)
     if how == "image":
         return (maps - maps.mean((0, 1))) / maps.std((0, 1))
-    return (maps - fitted.mean) / fitted.deviation if how == "training" else maps
+    mean, std = map(np.asarray, fitted.training)
+    return (maps - mean) / std if how == "training" else maps
 
 
 def errors_of(maps: np.ndarray, dictionary) -> np.ndarray:
@@ -92,7 +99,7 @@ def all_errors(maps, params, how: str) -> list[dict[str, np.ndarray]]:
     return [
         {
             name: errors_of(standardised(maps[name][n], fitted, how), fitted.dictionary)
-            / fitted.unit
+            / np.asarray(fitted.unit)
             for name, fitted in params.items()
         }
         for n in range(len(maps["fine"]))
@@ -127,9 +134,9 @@ def test_scores_are_those_of_patch_errors(score_of, standardise):
     found = scoring(score_of=score_of, standardise=standardise)(params, maps)
     errors = all_errors(maps, params, standardise)
     layers = {name: np.array([SCORES[score_of](each[name]) for each in errors]) for name in maps}
-    assert found.info.keys() == {"score_fine", "score_coarse"}
+    assert found.info.mean.keys() == {"score_fine", "score_coarse"}
     for name in maps:
-        np.testing.assert_allclose(found.info[f"score_{name}"], layers[name], **CLOSE)
+        np.testing.assert_allclose(found.info.mean[f"score_{name}"], layers[name], **CLOSE)
     if score_of == "all_patches":
         every = [np.concatenate([each[name].ravel() for name in maps]) for each in errors]
         expected = [largest(each, 0) for each in every]
@@ -141,7 +148,7 @@ def test_scores_are_those_of_patch_errors(score_of, standardise):
 
 def test_positions_are_pooled_as_asked():
     maps, params = maps_of(2), params_of()
-    found = scoring(score_of="positions", pooling="max")(params, maps)
+    found = scoring(score_of="positions", rule="max")(params, maps)
     errors = all_errors(maps, params, "none")
     expected = [sum(each[name].sum(-1).max() for name in maps) for each in errors]
     np.testing.assert_allclose(found.image, expected, **CLOSE)
@@ -157,7 +164,7 @@ def test_scores_by_image_do_not_see_an_affine_change():
         changed[name] = (scale * each + offset).astype(np.float32)
     by_image = scoring(score_of="channels", standardise="image")
     expected, found = by_image(params, maps), by_image(params, changed)
-    # The offset is some deviations: float32 loses that much of the contrast.
+    # The offset is a few std: float32 loses that much of the contrast.
     np.testing.assert_allclose(found.image, expected.image, rtol=1e-4)
     np.testing.assert_allclose(found.map, expected.map, rtol=1e-3, atol=1e-3)
     plain = scoring(score_of="channels", standardise="none")
@@ -197,28 +204,28 @@ def test_training_measures_its_channels():
     params = finish(KEY, state)
     for name, each in maps.items():
         exact = each.astype(np.float64)
-        np.testing.assert_allclose(begun[name].mean, exact.mean((0, 1, 2)), atol=1e-5)
-        np.testing.assert_allclose(begun[name].deviation, exact.std((0, 1, 2)), rtol=1e-5)
+        np.testing.assert_allclose(begun[name].training.mean, exact.mean((0, 1, 2)), atol=1e-5)
+        np.testing.assert_allclose(begun[name].training.std, exact.std((0, 1, 2)), rtol=1e-5)
         ready = (exact - exact.mean((0, 1, 2))) / exact.std((0, 1, 2))
         errors = [errors_of(one, begun[name].learned.dictionary) for one in ready]
         mean = np.mean(errors, axis=(0, 1, 2))
         np.testing.assert_allclose(params[name].unit, mean, rtol=1e-4)  # float32 sums
         np.testing.assert_allclose(info[f"error_{name}"], mean.mean(), rtol=1e-4)
-        np.testing.assert_array_equal(params[name].mean, begun[name].mean)
+        np.testing.assert_array_equal(params[name].training.mean, begun[name].training.mean)
         np.testing.assert_array_equal(params[name].dictionary, state[name].learned.dictionary)
     for _ in range(3):  # later batches do not change the moments
         state, later = update(KEY, state, {"coarse": 2.0 * maps["coarse"] - 0.5})
-    np.testing.assert_array_equal(state["coarse"].mean, begun["coarse"].mean)
+    np.testing.assert_array_equal(state["coarse"].training.mean, begun["coarse"].training.mean)
     assert later["error_coarse"] > info["error_coarse"]  # and are measured by the first
 
 
 def learned(errors, weight: float) -> dict[str, Fitting]:
     channels = len(errors)
-    nothing = np.zeros((ATOMS, SIZE, SIZE, channels), np.float32)
-    pairs = np.zeros((ATOMS, ATOMS, channels), np.float32)
-    errors = np.asarray(errors, np.float32)
-    model = ChannelStatistics(nothing, pairs, nothing, errors, np.float32(weight), np.int32(1))
-    return {"fine": Fitting(errors, errors, model)}
+    nothing = jnp.zeros((ATOMS, SIZE, SIZE, channels))
+    pairs = jnp.zeros((ATOMS, ATOMS, channels))
+    errors = jnp.float32(errors)
+    model = Statistics(nothing, pairs, nothing, errors, jnp.float32(weight), jnp.int32(1))
+    return {"fine": Fitting(MeanStd(errors, errors), model)}
 
 
 @pytest.mark.parametrize(
@@ -237,61 +244,6 @@ def test_units_of_channels(errors, expected):
     np.testing.assert_array_equal(plain, np.ones(3))
 
 
-def two_of_a_size(count: int) -> dict[str, np.ndarray]:
-    return {"fine": maps_of(count)["fine"], "other": maps_of(count, seed=3)["fine"][..., :1]}
-
-
-@pytest.mark.parametrize("count", [2, 1])
-def test_swapped_axes_are_those_of_numpy(count):
-    """Dictionary c learns from all channels of patch c; where patches run out, from the first."""
-    maps = {name: np.tile(each[:, :5, :5], 3) for name, each in two_of_a_size(count).items()}
-    maps = {name: each + np.arange(each.shape[-1]) for name, each in maps.items()}
-    found = swap_axes(maps, SIZE, STRIDE)
-    stacked = np.concatenate(list(maps.values()), axis=-1)  # 9 channels, 4 patches an image
-    assert stacked.shape == (count, 5, 5, 9)
-    patches = np.stack([patches_of(each) for each in stacked]).reshape(-1, SIZE, SIZE, 9)
-    assert len(patches) == 4 * count
-    first = 0
-    for name, each in maps.items():
-        places = (first + np.arange(each.shape[-1])) % len(patches)
-        assert found[name].shape == (9, SIZE, SIZE, each.shape[-1])
-        expected = patches[places].transpose(3, 1, 2, 0)  # [c s s C] -> [C s s c]
-        np.testing.assert_array_equal(found[name], expected.astype(np.float32))
-        first += each.shape[-1]
-
-
-def test_fitting_by_patch():
-    init, update, finish = fitting(dictionary_axis="patch", standardise="image")
-    maps = two_of_a_size(6)
-    begun = init(KEY, maps)
-    state, first = update(KEY, begun, maps)
-    ready = {
-        name: np.stack([standardised(one, None, "image") for one in each])
-        for name, each in maps.items()
-    }
-    for name, each in swap_axes(ready, SIZE, STRIDE).items():
-        errors = [errors_of(np.asarray(one), begun[name].learned.dictionary) for one in each]
-        np.testing.assert_allclose(first[f"error_{name}"], np.mean(errors), **CLOSE)
-    for _ in range(4):
-        state, info = update(KEY, state, maps)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state, info)))
-    params = finish(KEY, state)
-    shapes = {name: each.dictionary.shape for name, each in params.items()}
-    assert shapes == {"fine": (ATOMS, SIZE, SIZE, 2), "other": (ATOMS, SIZE, SIZE, 1)}
-    # 3 patches (one of each channel) for 2 atoms: the same at each step, and well described.
-    assert sum(info[f"error_{name}"] for name in maps) < sum(
-        first[f"error_{name}"] for name in maps
-    )
-    method = method_of(dictionary_axis="patch", standardise="image")
-    assert jax.eval_shape(method.score, params, maps).image.shape == (6,)
-
-
-def test_patch_wants_layers_of_one_size():
-    method = method_of(dictionary_axis="patch")
-    with pytest.raises(UserError, match=r"method\.dictionary_axis = .*patch.*features\.shrink"):
-        method.init(KEY, maps_of(2))
-
-
 def centre_of_mass(image: np.ndarray) -> np.ndarray:
     places = np.mgrid[: image.shape[0], : image.shape[1]]
     return (places * image).sum((1, 2)) / image.sum()
@@ -305,7 +257,7 @@ def bordered(images):
     return {name: each[:, BORDER:-BORDER, BORDER:-BORDER] for name, each in found.items()}
 
 
-def test_the_map_is_brought_back_from_a_border():
+def test_the_map_is_put_back_behind_its_border():
     """A flat atom codes all but a defect; the map has it where it is, in every layer."""
     images = np.full((2, 48, 48, 1), 0.5, np.float32)
     noise = np.random.default_rng(0).uniform(size=(4, 4, 1))
@@ -313,13 +265,13 @@ def test_the_map_is_brought_back_from_a_border():
     truth = [[17.5, 27.5], [31.5, 15.5]]
     atoms = np.zeros((ATOMS, SIZE, SIZE, 1), np.float32)
     atoms[0] = 1.0 / SIZE
-    nothing, one = np.zeros(1, np.float32), np.ones(1, np.float32)
-    fitted = Fitted(nothing, one, atoms, one)
+    one = jnp.ones(1)
+    fitted = Fitted(MeanStd(jnp.zeros(1), one), jnp.asarray(atoms), one)
     params = {"fine": fitted, "coarse": fitted}
     features = Features(bordered, "bordered", BORDER)
-    method = method_of(features, (48, 48), stride=1)
+    method = method_of(features, (48, 48, 1), stride=1)
     maps = bordered(images)
-    explained = jax.jit(method.explain)(params, maps)
+    explained = explaining(method)(params, maps)
     total = sum(each.map for each in explained.values())
     assert total.shape == (2, 48, 48)
     for each in (total, *(each.map for each in explained.values())):
@@ -328,15 +280,15 @@ def test_the_map_is_brought_back_from_a_border():
             # Patches reach over the defect; a grid of every other pixel is half a pixel off.
             assert np.abs(centre_of_mass(found) - truth[n]).max() < 2.0
     # Were the border forgotten, the map would be off:
-    forgotten = method_of(Features(bordered, "bordered"), (48, 48), stride=1)
-    wrong = jax.jit(forgotten.explain)(params, maps)["coarse"].map
+    forgotten = method_of(Features(bordered, "bordered"), (48, 48, 1), stride=1)
+    wrong = explaining(forgotten)(params, maps)["coarse"].map
     assert np.abs(centre_of_mass(np.asarray(wrong[0])) - truth[0]).max() > 2.0
 
 
 def test_channels_explain_the_score():
     maps, params = maps_of(3), params_of()
     method = method_of(score_of="channels", standardise="image")
-    explained = jax.jit(method.explain)(params, maps)
+    explained = explaining(method)(params, maps)
     scores = scoring(score_of="channels", standardise="image")(params, maps)
     total = sum(each.channels.sum(-1) for each in explained.values())
     np.testing.assert_allclose(total, scores.image, rtol=1e-5)  # another order of float32 sums
@@ -349,3 +301,34 @@ def test_channels_explain_the_score():
         flat = [one[name].reshape(-1, CHANNELS[name]) for one in errors]
         np.testing.assert_allclose(each.channels, [largest(one, 0) for one in flat], **CLOSE)
         np.testing.assert_allclose(each.errors, [one.sum(-1) for one in flat], **CLOSE)
+
+
+@pytest.mark.parametrize("standardise", ["training", "image"])
+def test_one_layer_of_positions_has_a_grid(standardise):
+    """Its errors are summed over channels, and pooled they are the score."""
+    features = Features(lambda images: {"fine": by_hand(images)["fine"]}, "fine")
+    method = method_of(features, score_of="positions", standardise=standardise)
+    maps, params = {"fine": maps_of(2)["fine"]}, {"fine": params_of()["fine"]}
+    errors, _ = batched(method.grid.errors)(params, maps)
+    expected = [
+        errors_of(standardised(one, params["fine"], standardise), params["fine"].dictionary)
+        / np.asarray(params["fine"].unit)
+        for one in maps["fine"]
+    ]
+    np.testing.assert_allclose(errors, np.sum(expected, -1), **CLOSE)
+    scores = batched(method.score)(params, maps)
+    np.testing.assert_allclose(
+        scores.image, [largest(one.sum(-1).ravel(), 0) for one in expected], **CLOSE
+    )
+    assert method_of(score_of="positions").grid is None  # two layers
+    assert method_of(features, score_of="channels").grid is None
+
+
+def test_gaps_are_reported_where_they_are_known():
+    maps, params = maps_of(2), params_of()
+    options = MlfSc(ChannelPatches(SIZE, STRIDE), ChannelCoder(penalty=0.1), ATOMS)
+    info = batched(options.build(HAND_MADE, (SIDE, SIDE, 1)).score)(params, maps).info
+    assert info.largest.keys() == {"gap"} and info.mean.keys() >= {"converged", "score_fine"}
+    assert (info.mean["converged"] == 1.0).all()
+    assert (info.largest["gap"] <= options.coder.tolerance).all()
+    assert not scoring(score_of="channels")(params, maps).info.largest

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 from helpers.launching import LearningToy, changed, contents, toy_experiment
-from sparse_ad.methods.mean_colour import MeanColour
 
 from sparse_ad import stages
 from sparse_ad.errors import UserError
 from sparse_ad.methods import METHODS
+from sparse_ad.methods.mean_colour import MeanColour
 from sparse_ad.options import section
 from sparse_ad.system import workdir
 from sparse_ad.system.files import append_lines
@@ -210,7 +210,7 @@ def test_damaged_files_are_named(experiment, work, tmp_path, name, content):
     images = tmp_path / "images" / "test" / "good"
     used = {"results.json": stages.run, "calibration.json": stages.fit, "fit.json": None}
     call = used.get(name, stages.run) or stages.evaluate_fitted
-    with pytest.raises(UserError, match=f"{name}: .*delete it"):
+    with pytest.raises(UserError, match=f"{name}: .*delete the file"):
         call(experiment, work)
     if name != "results.json":
         with pytest.raises(UserError, match=name):
