@@ -200,7 +200,8 @@ def draw(
 ) -> Float[Array, "count n d"]:
     """Returns `count` patches from anywhere in each image, drawn with replacement."""
     n, height, width, channels = images.shape
-    grid(height, size, 1), grid(width, size, 1)  # a patch must fit
+    for side in (height, width):
+        grid(side, size, 1)  # a patch must fit
     tops, lefts = jax.random.split(key)
     top = jax.random.randint(tops, (count, n), 0, height - size + 1)
     left = jax.random.randint(lefts, (count, n), 0, width - size + 1)

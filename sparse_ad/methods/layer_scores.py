@@ -1,6 +1,7 @@
 """From the patch errors of the layers of an image to its score."""
 
 from collections.abc import Callable
+from functools import reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -33,13 +34,13 @@ def largest(errors: Float[Array, "i j c"], count: int) -> Float[Array, " top"]:
 def score_positions(options: Pool, errors: LayerErrors) -> LayerScores:
     """Returns the sum over layers of their errors, summed over channels and pooled."""
     layers = {name: pool(options, layer.sum(-1).ravel()) for name, layer in errors.items()}
-    return sum(layers.values()), layers
+    return reduce(jnp.add, layers.values()), layers
 
 
 def score_channels(options: Pool, errors: LayerErrors) -> LayerScores:
     """Returns the sum over channels and layers of the largest errors of each channel."""
     layers = {name: channel_scores(options, layer).sum() for name, layer in errors.items()}
-    return sum(layers.values()), layers
+    return reduce(jnp.add, layers.values()), layers
 
 
 def score_all_patches(options: Pool, errors: LayerErrors) -> LayerScores:

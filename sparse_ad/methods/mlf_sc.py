@@ -6,7 +6,7 @@ detection", 2021, section 3.2.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -127,8 +127,8 @@ def mlf_sc(
     """Returns the detector; dictionaries learn from `rearrange(standardised maps)`."""
     shapes, stride = map_shapes(features, shape), options.patches.stride
     with within("patches"):
-        for height, width, _ in shapes.values():
-            grid(height, options.patches.size, stride), grid(width, options.patches.size, stride)
+        for side in (side for height, width, _ in shapes.values() for side in (height, width)):
+            grid(side, options.patches.size, stride)
     coders = (
         channel_coder(options.coder, stride),
         channel_coder(for_learning(options.coder), stride),
@@ -239,9 +239,10 @@ def score(plan: Plan, params: dict[str, Fitted], maps: Maps) -> Scores:
     codes = code_layers(plan, params, maps)
     errors = {name: code.error for name, code in codes.items()}
     image, layers = SCORES[plan.options.score_of].score(plan.options.pool, errors)
-    anomaly_map = sum(layer_map(plan, name, layer.sum(-1)) for name, layer in errors.items())
+    maps_of_layers = [layer_map(plan, name, layer.sum(-1)) for name, layer in errors.items()]
     info = diagnostics(plan, codes)
     by_layer = {f"score_{name}": value for name, value in layers.items()}
+    anomaly_map = reduce(jnp.add, maps_of_layers)
     return Scores(image, anomaly_map, info._replace(mean=by_layer | info.mean))
 
 

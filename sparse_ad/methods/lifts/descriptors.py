@@ -8,7 +8,7 @@ C of all positions of training images, added up over layers.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -26,7 +26,7 @@ from sparse_ad.methods.moments import (
     whiten,
 )
 from sparse_ad.patches import resize_map
-from sparse_ad.types import Features, Key, Maps, Method, Params, Scores
+from sparse_ad.types import Features, Key, Maps, Method, Scores
 
 
 class Descriptor(NamedTuple):
@@ -37,13 +37,17 @@ class Descriptor(NamedTuple):
 
 
 class Gaussians(NamedTuple):
-    """One Gaussian of the whole images, and one of the positions of each layer.
+    """One Gaussian of the whole images, and one of the positions of each layer, while fitting."""
 
-    While fitting these are moments, afterwards the linear maps that whiten.
-    """
+    whole: Moments  # of all layers together
+    positions: dict[str, Moments]  # by layer
 
-    whole: Moments | Whitening  # of all layers together
-    positions: dict[str, Moments | Whitening]  # by layer
+
+class Fitted(NamedTuple):
+    """What scoring needs: the linear maps that whiten."""
+
+    whole: Whitening
+    positions: dict[str, Whitening]
 
 
 Describe = Callable[[Float[Array, "h w c"]], Descriptor]
@@ -101,17 +105,17 @@ def update(
     return state, {"variance": jnp.trace(state.whole.covariance)}
 
 
-def finish(shrinkage: float, key: Key, state: Gaussians) -> Gaussians:
+def finish(shrinkage: float, key: Key, state: Gaussians) -> Fitted:
     """Returns the linear maps that whiten."""
     positions = {name: whiten(layer, shrinkage) for name, layer in state.positions.items()}
-    return Gaussians(whiten(state.whole, shrinkage), positions)
+    return Fitted(whiten(state.whole, shrinkage), positions)
 
 
 def score(
-    describe: Describe, shape: tuple[int, int], border: int, params: Params, maps: Maps
+    describe: Describe, shape: tuple[int, int], border: int, params: Fitted, maps: Maps
 ) -> Scores:
     """Returns the scores of one image."""
     whole, positions = describe_layers(describe, maps)
     layers = [distance(params.positions[name], layer) for name, layer in positions.items()]
-    anomaly_map = sum(resize_map(layer, shape, border) for layer in layers)
+    anomaly_map = reduce(jnp.add, [resize_map(layer, shape, border) for layer in layers])
     return Scores(distance(params.whole, whole), anomaly_map)

@@ -145,12 +145,15 @@ def reconstruct(plan: Plan, params: Scaled, maps: Maps) -> Float[Array, "h w c"]
     vectors, offset, contrast = normalise(
         plan.normalise, extract(image / unit, size, stride)[:, None]
     )
+    assert plan.model.reconstruct is not None  # see lift_views
     patches = plan.model.reconstruct(params.model, vectors) * contrast + offset
-    return unit * average(patches[:, 0], image.shape, size, stride)
+    height, width, channels = image.shape
+    return unit * average(patches[:, 0], (height, width, channels), size, stride)
 
 
 def atoms(plan: Plan, params: Scaled) -> Float[Array, "k size size c"]:
     """Returns the atoms of the model as small images."""
+    assert plan.model.atoms is not None  # see lift_views
     rows, size = plan.model.atoms(params.model), plan.patches.size
     return rows.reshape(rows.shape[0], size, size, -1)
 

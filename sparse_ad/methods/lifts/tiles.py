@@ -4,9 +4,10 @@ image [H W c] -> tiles [t h w c] -> scores, maps [t h w] -> largest score, blend
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from sparse_ad.methods.lifts.maps import Shape
 from sparse_ad.types import (
     Diagnostics,
     Explanation,
+    Extracted,
     Features,
     Key,
     Maps,
@@ -63,7 +65,7 @@ class Tiles:
         remedy = f"exceeds the images, {height} x {width}; make it smaller or the images larger"
         fits = self.size[0] <= height and self.size[1] <= width
         require(fits, "size", self.size, remedy)
-        return (*self.size, channels)
+        return self.size[0], self.size[1], channels
 
 
 class Tiling(NamedTuple):
@@ -121,17 +123,23 @@ def score(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> Scores:
     return Scores(jnp.max(scores.image), blend(cuts, scores.map), info)
 
 
+def view_tiles(method: Method, view: Callable[..., Any] | None, params: Params, tiles: Maps) -> Any:
+    """Returns the view of all tiles of one image."""
+    assert view is not None  # see lift_views
+    return batched(view, method.together)(params, tiles)
+
+
 def reconstruct(
     method: Method, cuts: Tiling, params: Params, tiles: Maps
 ) -> Float[Array, "height width c"]:
     """Returns the blended reconstructions of all tiles."""
-    return blend(cuts, batched(method.views.reconstruct, method.together)(params, tiles))
+    return blend(cuts, view_tiles(method, method.views.reconstruct, params, tiles))
 
 
 def explain(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> dict[str, Explanation]:
     """Returns what each layer contributes; see `tiled`."""
     worst = jnp.argmax(score_tiles(method, params, tiles).image)
-    layers = batched(method.views.explain, method.together)(params, tiles)
+    layers = view_tiles(method, method.views.explain, params, tiles)
     return {
         name: Explanation(layer.errors.ravel(), blend(cuts, layer.map), layer.channels[worst])
         for name, layer in layers.items()
@@ -140,11 +148,12 @@ def explain(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> dict[s
 
 def latent(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> Float[Array, " l"]:
     """Returns the latents of all tiles, one after the other."""
-    return batched(method.views.latent, method.together)(params, tiles).ravel()
+    return view_tiles(method, method.views.latent, params, tiles).ravel()
 
 
 def atoms(method: Method, cuts: Tiling, params: Params) -> Float[Array, "k h w c"]:
     """Returns the atoms of the detector of tiles."""
+    assert method.views.atoms is not None  # see lift_views
     return method.views.atoms(params)
 
 
@@ -157,7 +166,7 @@ def tiling(shape: tuple[int, int], tiles: Tiles) -> Tiling:
     rows, columns = (weights(*side) for side in zip(shape, tiles.size, sides, strict=True))
     down, across = (index.ravel() for index in np.indices([len(side) for side in sides]))
     corners = np.stack([sides[0][down], sides[1][across]], axis=1)
-    return Tiling(shape, tiles.size, corners, rows[down], columns[across])
+    return Tiling(shape, (tiles.size[0], tiles.size[1]), corners, rows[down], columns[across])
 
 
 def starts(length: int, size: int, overlap: float) -> Int[np.ndarray, " tiles"]:
@@ -187,7 +196,9 @@ def features_of_tiles(features: Features, cuts: Tiling) -> Features:
     return Features(partial(extract, features, cuts), identity, raw=features.raw)
 
 
-def extract(features: Features, cuts: Tiling, images: Float[Array | np.ndarray, "n h w c"]) -> Maps:
+def extract(
+    features: Features, cuts: Tiling, images: Float[Array | np.ndarray, "n h w c"]
+) -> Extracted:
     """Returns the maps of every tile of every image: [n t ...]."""
     height, width = cuts.tile
     parts = [
@@ -207,8 +218,8 @@ def as_images(maps: Maps) -> Maps:
 def blend(cuts: Tiling, parts: Float[Array, "t h w *c"]) -> Float[Array, "height width *c"]:
     """Returns the tiles as one image: the weighted mean of the tiles over each pixel."""
     whole = jnp.zeros((*cuts.shape, *parts.shape[3:]), parts.dtype)
-    tiles = (parts, cuts.corners, cuts.rows, cuts.columns)
-    return lax.scan(add_tile, whole, tiles)[0]
+    corners, rows, columns = map(jnp.asarray, (cuts.corners, cuts.rows, cuts.columns))
+    return lax.scan(add_tile, whole, (parts, corners, rows, columns))[0]
 
 
 def add_tile(
