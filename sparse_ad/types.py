@@ -68,18 +68,21 @@ class Scores(NamedTuple):
     info: Diagnostics = NO_DIAGNOSTICS
 
 
-Maps = Mapping[str, Float[Array | np.ndarray, "... _ _ _"]]
+Maps = Mapping[str, Float[Array, "... _ _ _"]]
 """What a detector looks at, by layer: {"pixels": images}, or the maps of a frozen network.
 
 Of a batch [n h w c], or of one image [h w c]. Layers may differ in size.
 """
+
+Extracted = Mapping[str, Float[Array | np.ndarray, "... _ _ _"]]
+"""Maps as features give them: in the memory of the devices, or of the host."""
 
 
 class Features(NamedTuple):
     """What is computed of images before a detector sees them. Nothing of it is fitted."""
 
     # compiled; holds the frozen weights
-    extract: Callable[[Float[Array | np.ndarray, "n h w c"]], Maps]
+    extract: Callable[[Float[Array | np.ndarray, "n h w c"]], Extracted]
     identity: str  # of weights and preprocessing: equal text, equal maps
     border: int = 0  # positions that were cut from each side of the maps
     raw: bool = False  # the pixels themselves: free, may be recomputed at every training step

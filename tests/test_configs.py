@@ -49,5 +49,6 @@ def test_the_default_config_is_the_default_experiment():
 def test_every_cell_of_every_study_is_an_experiment(name, tmp_path):
     study = read(Study, load_config(name, ["root=/data"]))
     cells = list_cells(study, tmp_path)
-    assert len(cells) >= len(study.rows) * len(study.seeds)
+    rows, blocks = study.only_rows or study.rows, study.only_blocks or study.blocks
+    assert len(cells) == len(rows) * len(blocks) * len(study.seeds)
     assert len({cell.workdir for cell in cells}) == len(cells)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from sparse_ad.devices import mesh
 from sparse_ad.errors import UserError
 from sparse_ad.system.files import write_bytes
-from sparse_ad.types import Features, Maps
+from sparse_ad.types import Extracted, Features
 
 FORMAT = 1  # of entries, and of what the networks compute; raise it, and old entries are unknown
 PARTS = (4, 2, 1)  # of a batch: what is missing is computed in one call of such a size
@@ -49,7 +49,7 @@ def cached(features: Features, folder: Path, limit_bytes: float) -> Features:
 
 def read_or_compute(
     features: Features, store: "Store", images: Float[Array | np.ndarray, "n h w c"]
-) -> Maps:
+) -> Extracted:
     """Returns the maps of images: those in the store are read, the others computed and stored."""
     if isinstance(images, jax.core.Tracer):  # only shapes are asked for
         return features.extract(images)

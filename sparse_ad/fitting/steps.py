@@ -120,7 +120,8 @@ def batch_indices(order: Any, step: int, count: int, size: int) -> Int[np.ndarra
 def batch_of(method: Method, images: Shaped[Array, "m h w c"], indices: Int[Array, " n"]) -> Maps:
     """Returns what the detector sees of a batch of the images, split over the devices."""
     batch = images.at[indices].get(mode="promise_in_bounds")
-    return method.features.extract(share(to_float(batch)))
+    maps = method.features.extract(share(to_float(batch)))
+    return jax.tree.map(jnp.asarray, maps)  # on the devices already
 
 
 def take_steps(

@@ -7,7 +7,7 @@ Guide Marker Discovery", IPMI 2017, sections 2.1 and 2.2.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -165,7 +165,8 @@ def compare(
     noise: Float[Array, " l"],
 ) -> Comparison:
     """Returns the loss of an image, whose features f(x) are given, and of G(noise)."""
-    generated = gan.generator.apply(params.generator, noise[None], train=False)[0]
+    images: Any = gan.generator.apply(params.generator, noise[None], train=False)
+    generated = images[0]
     residual = distance(image, generated)
     discrimination = distance(features, features_of(gan, params, generated))
     loss = (1 - weight) * residual + weight * discrimination
@@ -174,7 +175,8 @@ def compare(
 
 def features_of(gan: Gan, params: Fitted, image: Float[Array, "h w c"]) -> Float[Array, "i j k"]:
     """Returns f(x), the last hidden layer of the discriminator."""
-    return gan.discriminator.apply(params.discriminator, image[None], train=False)[1][0]
+    outputs: Any = gan.discriminator.apply(params.discriminator, image[None], train=False)
+    return outputs[1][0]
 
 
 def minimise(

@@ -86,18 +86,13 @@ class MlfSc:
         return mlf_sc(self, features, shape)
 
 
-Layers = dict[str, Float[Array, "... _ _ _"]]  # standardised maps, of a batch or of one image
-
-
 class Plan(NamedTuple):
     """The static part of the detector."""
 
     options: MlfSc
     coder: Coder
     learning_coder: Coder  # as exact as learning needs it
-    rearrange: Callable[
-        [Layers], Layers
-    ]  # standardised training maps -> those that are learned from
+    rearrange: Callable[[Maps], Maps]  # standardised training maps -> those that are learned from
     shapes: dict[str, Shape]  # of the maps
     shape: tuple[int, int]  # of the images
     border: int
@@ -118,16 +113,16 @@ class Fitted(NamedTuple):
     unit: Float[Array, " c"]  # that the errors of a channel are measured in
 
 
-def same(layers: Layers) -> Layers:
-    """Returns the layers."""
-    return layers
+def same(maps: Maps) -> Maps:
+    """Returns the maps."""
+    return maps
 
 
 def mlf_sc(
     options: MlfSc,
     features: Features,
     shape: Shape,
-    rearrange: Callable[[Layers], Layers] = same,
+    rearrange: Callable[[Maps], Maps] = same,
 ) -> Method:
     """Returns the detector; dictionaries learn from `rearrange(standardised maps)`."""
     shapes, stride = map_shapes(features, shape), options.patches.stride
@@ -152,10 +147,10 @@ def mlf_sc(
     )
 
 
-def standardise(options: MlfSc, training: dict[str, MeanStd], maps: Maps) -> Layers:
+def standardise(options: MlfSc, training: dict[str, MeanStd], maps: Maps) -> Maps:
     """Returns the maps as they are coded, given mean and std of training images, by layer."""
     apply = STANDARDISE[options.standardise].apply
-    return {name: apply(training[name], jnp.asarray(layer)) for name, layer in maps.items()}
+    return {name: apply(training[name], layer) for name, layer in maps.items()}
 
 
 def training_of(layers: dict[str, Fitting] | dict[str, Fitted]) -> dict[str, MeanStd]:
@@ -163,15 +158,15 @@ def training_of(layers: dict[str, Fitting] | dict[str, Fitted]) -> dict[str, Mea
     return {name: layer.training for name, layer in layers.items()}
 
 
-def layer_keys(key: Key, layers: Layers) -> dict[str, Key]:
+def layer_keys(key: Key, maps: Maps) -> dict[str, Key]:
     """Returns a key for each layer."""
-    return dict(zip(layers, jax.random.split(key, len(layers)), strict=True))
+    return dict(zip(maps, jax.random.split(key, len(maps)), strict=True))
 
 
 def init(plan: Plan, key: Key, maps: Maps) -> dict[str, Fitting]:
     """Returns the state before the first step: dictionaries of patches."""
     measure = STANDARDISE[plan.options.standardise].measure
-    training = {name: measure(jnp.asarray(layer)) for name, layer in maps.items()}
+    training = {name: measure(layer) for name, layer in maps.items()}
     ready = plan.rearrange(standardise(plan.options, training, maps))
     keys, patches = layer_keys(key, ready), plan.options.patches
     begin = partial(

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from sparse_ad.errors import UserError
 from sparse_ad.methods.lifts.maps import Shape, map_shapes
-from sparse_ad.methods.mlf_sc import Layers, MlfSc, mlf_sc
+from sparse_ad.methods.mlf_sc import MlfSc, mlf_sc
 from sparse_ad.sparse.channels import windows
-from sparse_ad.types import Features, Method
+from sparse_ad.types import Features, Maps, Method
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class MlfSc2020(MlfSc):
         return mlf_sc(self, features, shape, partial(swap_axes, size=size, stride=stride))
 
 
-def swap_axes(maps: Layers, size: int, stride: int) -> Layers:
+def swap_axes(maps: Maps, size: int, stride: int) -> Maps:
     """Returns maps whose channel c holds patch c of the batch, one "image" for each channel of it.
 
     With C channels in all layers together, each result is [C size size c]. Layers are of one size.

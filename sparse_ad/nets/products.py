@@ -87,7 +87,7 @@ def kernel_gradient(
     def summed(x, y):
         rows = patches(x, size, stride)
         # this way round: with y as the second factor the product takes twice as long
-        axes = ((0, 1, 2),) * 2, ((), ())
+        axes = ((0, 1, 2), (0, 1, 2)), ((), ())
         return lax.dot_general(y, rows, axes, preferred_element_type=jnp.float32)
 
     total = over_blocks(summed, (x, y), x.size * (size / stride) ** 2, add=True)

@@ -16,7 +16,8 @@ def convolve(
 
     Raises: FieldError where stride does not divide the kernel's side, or the sides of x.
     """
-    require_fit(len(kernel), stride, x.shape[1:3])
+    _, height, width, _ = x.shape
+    require_fit(len(kernel), stride, (height, width))
     if on_cpu():
         return products.convolve(x, kernel, stride)
     return jax.lax.conv_general_dilated(

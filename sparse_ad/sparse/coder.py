@@ -13,8 +13,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from sparse_ad.errors import require, require_choice
-from sparse_ad.sparse.problems import Coder, Lasso, LassoSolver, Solution, product
+from sparse_ad.sparse.problems import Coder, Lasso, Solution, product
 from sparse_ad.sparse.solvers import LASSO_SOLVERS, fista, homotopy
+
+Solve = Callable[[Lasso, Float[Array, " k"] | None], Solution]  # of one lasso, from a start
 
 WIDER = 3  # how much wider the next homotopy is, for signals that need it
 
@@ -77,18 +79,21 @@ def code_lasso(
 
 
 def solve_each(
-    solver: LassoSolver,
+    solve: Solve,
     dictionary: Float[Array, "k d"],
     penalty: Float[Array, ""],
     signals: Float[Array, "m d"],
     start: Float[Array, "m k"] | None = None,
 ) -> Solution:
     """Returns the solutions of all signals, by one vmap."""
-    problems = Lasso(dictionary, signals, penalty)
-    return jax.vmap(solver, in_axes=(Lasso(None, 0, None), 0))(problems, start)
+
+    def solve_one(signal: Float[Array, " d"], start: Float[Array, " k"] | None) -> Solution:
+        return solve(Lasso(dictionary, signal, penalty), start)
+
+    return jax.vmap(solve_one)(signals, start)
 
 
-def cascade(options: LassoCoder, most: int) -> list[LassoSolver]:
+def cascade(options: LassoCoder, most: int) -> list[Solve]:
     """Returns the solvers to try in turn on what is not yet settled.
 
     Signals that need more atoms than `max_support`, they alone, pay for wider homotopies; `most`

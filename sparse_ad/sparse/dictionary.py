@@ -11,7 +11,7 @@ Differs: atoms have length exactly 1, as in Imamura et al., where Mairal et al. 
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -170,7 +170,7 @@ def combine(weights: Float[Array, "k ..."], atoms: Float[Array, "k ..."]) -> Flo
     if weights.ndim == 1:
         return product(weights, atoms)
     weights = jnp.expand_dims(weights, tuple(range(1, atoms.ndim - weights.ndim + 1)))
-    return sum(weights[i] * atoms[i] for i in range(atoms.shape[0]))
+    return reduce(jnp.add, [weights[i] * atoms[i] for i in range(atoms.shape[0])])
 
 
 def replace_unused(

@@ -147,7 +147,7 @@ def insert(state: Exemplars, signals: Float[Array, "m d"]) -> Exemplars:
     return lax.while_loop(proceed, step, begin)[0]
 
 
-def thin(state: Exemplars, radius: Float[Array, ""] | float) -> Exemplars:
+def thin(state: Exemplars, radius: Float[Array, ""]) -> Exemplars:
     """Keeps, in their order, the atoms that those before them code worse than the radius.
 
     The radius grows on until at least one atom goes.

@@ -8,6 +8,8 @@ over them.
 Axes: a map [h w c], a dictionary [k s s c], codes [k i j c] with patches at (i, j).
 """
 
+from functools import reduce
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -17,7 +19,8 @@ from sparse_ad.patches import grid
 
 def windows(shape: tuple[int, ...], size: int, stride: int) -> tuple[int, int]:
     """Returns how many patches a map has down and across."""
-    return tuple(len(grid(side, size, stride)) for side in shape[:2])
+    down, across = (len(grid(side, size, stride)) for side in shape[:2])
+    return down, across
 
 
 def shifted(maps: Float[Array, "h w c"], offset: Int[Array, ""], size: int, stride: int):
@@ -51,8 +54,8 @@ def energies(maps: Float[Array, "h w c"], size: int, stride: int) -> Float[Array
         return slice(start, start + (count - 1) * stride + 1, stride)
 
     squares = maps**2
-    down = sum(squares[ends(start, rows)] for start in range(size))
-    return sum(down[:, ends(start, columns)] for start in range(size))
+    down = reduce(jnp.add, [squares[ends(start, rows)] for start in range(size)])
+    return reduce(jnp.add, [down[:, ends(start, columns)] for start in range(size)])
 
 
 def collect(

@@ -18,6 +18,11 @@ def run(options, images, train=False):
     """Parameters, and code and output of a network whose code is linear."""
     between = lambda raw: (raw, raw)  # noqa: E731
     network = auto_encoder(options, SHAPE)
-    variables = network.init(KEY, images, train, between)
-    (code, _, output), _ = network.apply(variables, images, train, between, mutable=["batch_stats"])
-    return variables, code, output
+
+    @jax.jit
+    def both(images):
+        variables = network.init(KEY, images, train, between)
+        outputs, _ = network.apply(variables, images, train, between, mutable=["batch_stats"])
+        return variables, outputs[0], outputs[2]
+
+    return both(images)

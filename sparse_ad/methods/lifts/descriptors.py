@@ -37,8 +37,8 @@ class Descriptor(NamedTuple):
     positions: Float[Array, "h w e"]
 
 
-class Fitting(NamedTuple):
-    """The moments of training images."""
+class Gaussians(NamedTuple):
+    """One Gaussian of the whole images, and one of the positions of each layer, while fitting."""
 
     whole: Moments  # of all layers together
     positions: dict[str, Moments]  # by layer
@@ -77,36 +77,36 @@ def require_shrinkage(shrinkage: float) -> None:
 
 def describe_layers(describe: Describe, maps: Maps) -> tuple[Array, dict[str, Array]]:
     """Returns the descriptor of the whole image [d], and of the positions [h w e] by layer."""
-    layers = {name: describe(jnp.asarray(layer)) for name, layer in maps.items()}
+    layers = {name: describe(layer) for name, layer in maps.items()}
     whole = jnp.concatenate([layer.whole for layer in layers.values()])
     return whole, {name: layer.positions for name, layer in layers.items()}
 
 
-def init(describe: Describe, shapes: dict[str, Shape], key: Key, maps: Maps) -> Fitting:
+def init(describe: Describe, shapes: dict[str, Shape], key: Key, maps: Maps) -> Gaussians:
     """Returns the moments of no images."""
     one = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
     whole, positions = jax.eval_shape(partial(describe_layers, describe), one)
     lengths = {name: layer.shape[-1] for name, layer in positions.items()}
-    return Fitting(
+    return Gaussians(
         begin_moments(whole.shape[-1]),
         {name: begin_moments(length) for name, length in lengths.items()},
     )
 
 
 def update(
-    describe: Describe, key: Key, state: Fitting, maps: Maps
-) -> tuple[Fitting, dict[str, Float[Array, ""]]]:
+    describe: Describe, key: Key, state: Gaussians, maps: Maps
+) -> tuple[Gaussians, dict[str, Float[Array, ""]]]:
     """Returns the moments with those of a batch of images, and what to log."""
     whole, positions = jax.vmap(partial(describe_layers, describe))(maps)
     rows = {name: layer.reshape(-1, layer.shape[-1]) for name, layer in positions.items()}
-    state = Fitting(
+    state = Gaussians(
         add_vectors(state.whole, whole),
         {name: add_vectors(state.positions[name], rows[name]) for name in rows},
     )
     return state, {"variance": jnp.trace(state.whole.covariance)}
 
 
-def finish(shrinkage: float, key: Key, state: Fitting) -> Fitted:
+def finish(shrinkage: float, key: Key, state: Gaussians) -> Fitted:
     """Returns the linear maps that whiten."""
     positions = {name: whiten(layer, shrinkage) for name, layer in state.positions.items()}
     return Fitted(whiten(state.whole, shrinkage), positions)

@@ -147,7 +147,8 @@ def reconstruct(view: Callable, plan: Plan, params: Scaled, maps: Maps) -> Float
         plan.normalise, extract(image / unit, size, stride)[:, None]
     )
     patches = view(params.model, vectors) * contrast + offset
-    return unit * average(patches[:, 0], image.shape, size, stride)
+    height, width, channels = image.shape
+    return unit * average(patches[:, 0], (height, width, channels), size, stride)
 
 
 def atoms(view: Callable, plan: Plan, params: Scaled) -> Float[Array, "k size size c"]:

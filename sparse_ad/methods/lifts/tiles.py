@@ -22,6 +22,7 @@ from sparse_ad.methods.lifts.maps import Shape
 from sparse_ad.types import (
     Diagnostics,
     Explanation,
+    Extracted,
     Features,
     Key,
     Maps,
@@ -194,7 +195,9 @@ def features_of_tiles(features: Features, cuts: Tiling) -> Features:
     return Features(partial(extract, features, cuts), identity, raw=features.raw)
 
 
-def extract(features: Features, cuts: Tiling, images: Float[Array | np.ndarray, "n h w c"]) -> Maps:
+def extract(
+    features: Features, cuts: Tiling, images: Float[Array | np.ndarray, "n h w c"]
+) -> Extracted:
     """Returns the maps of every tile of every image: [n t ...]."""
     height, width = cuts.tile
     parts = [

@@ -4,6 +4,7 @@ It stops by the duality gap alone, whatever rounding allows: of a few atoms desc
 float32 certifies gaps down to about 1e-6.
 """
 
+from collections.abc import Callable
 from functools import partial, reduce
 from typing import NamedTuple
 
@@ -25,9 +26,17 @@ GATHERED = 512  # of them at a time
 
 
 class Descent(NamedTuple):
-    """Codes under way."""
+    """Codes under way, an array for each atom."""
 
-    code: tuple[Float[Array, "..."], ...]  # of each atom; stacked between the loops
+    code: tuple[Float[Array, "..."], ...]
+    gap: Float[Array, "..."]
+    steps: Int[Array, "..."]
+
+
+class Stacked(NamedTuple):
+    """Codes between the loops."""
+
+    code: Float[Array, "k ..."]
     gap: Float[Array, "..."]
     steps: Int[Array, "..."]
 
@@ -54,7 +63,7 @@ def coordinate_descent(
     begin = jnp.zeros_like(problem.correlation) if start is None else start
     most = min(max_steps, TOGETHER * SWEEPS)
     code, gap, steps = descend(problem, tuple(begin), max_steps=most)
-    descent = Descent(jnp.stack(code), gap, jnp.full(gap.shape, steps))
+    descent = Stacked(jnp.stack(code), gap, jnp.full(gap.shape, steps))
     if most < max_steps:
         further = partial(descend, max_steps=max_steps - most)
         descent = gather_and_descend(further, problem, descent, tolerance)
@@ -87,16 +96,18 @@ def descend_together(
 
 def sweep(_, code: tuple[Array, ...], *, problem: Quadratic, inverse, penalty):
     """Returns the codes after each coordinate took its best value in turn."""
-    code, count = list(code), len(code)
+    new, count = list(code), len(code)
     for j in range(count):
         left = problem.correlation[j]
         for i in range(count):
-            left = left - code[i] * problem.gram[i, j] if i != j else left
-        code[j] = soft_threshold(left, penalty) * inverse[j]
-    return tuple(code)
+            left = left - new[i] * problem.gram[i, j] if i != j else left
+        new[j] = soft_threshold(left, penalty) * inverse[j]
+    return tuple(new)
 
 
-def gather_and_descend(solve, problem: Quadratic, descent: Descent, tolerance: float) -> Descent:
+def gather_and_descend(
+    solve: Callable[..., Descent], problem: Quadratic, descent: Stacked, tolerance: float
+) -> Stacked:
     """Returns the descent with the signals whose gap misses the tolerance solved further."""
     code, gap, steps = descent
     shape, count = gap.shape, len(code)
@@ -112,12 +123,12 @@ def gather_and_descend(solve, problem: Quadratic, descent: Descent, tolerance: f
         better = solve(pick(problem, inside, shape), tuple(code[:, inside]))
         code = code.at[:, indices].set(jnp.stack(better.code), mode="drop")
         gap = gap.at[indices].set(better.gap, mode="drop")
-        return done + GATHERED, Descent(code, gap, steps.at[indices].add(better.steps, mode="drop"))
+        return done + GATHERED, Stacked(code, gap, steps.at[indices].add(better.steps, mode="drop"))
 
-    flat = Descent(code.reshape(count, -1), gap.ravel(), steps.ravel())
+    flat = Stacked(code.reshape(count, -1), gap.ravel(), steps.ravel())
     begin = (jnp.zeros((), left.dtype), flat)
     code, gap, steps = lax.while_loop(lambda state: state[0] < left, turn, begin)[1]
-    return Descent(code.reshape(count, *shape), gap.reshape(shape), steps.reshape(shape))
+    return Stacked(code.reshape(count, *shape), gap.reshape(shape), steps.reshape(shape))
 
 
 def pick(problem: Quadratic, indices: Int[Array, " m"], shape: tuple[int, ...]) -> Quadratic:

@@ -4,6 +4,8 @@ Atoms are the first axis, or the items of a list; batch axes broadcast.
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -40,7 +42,8 @@ def on_own_support(
 
 def cholesky_solve(matrix: list[list[Array]], right: Rows) -> list[Array]:
     """Solves a small positive definite system; what depends on earlier rows gets a zero."""
-    count, lower, inverse = len(right), [[None] * len(right) for _ in right], []
+    count, inverse = len(right), []
+    lower: list[list[Any]] = [[None] * count for _ in range(count)]
     for j in range(count):
         left = matrix[j][j] - sum(lower[j][i] ** 2 for i in range(j))
         sound = left > DEPENDENT * matrix[j][j]
@@ -48,7 +51,8 @@ def cholesky_solve(matrix: list[list[Array]], right: Rows) -> list[Array]:
         for i in range(j + 1, count):
             inner = sum(lower[i][m] * lower[j][m] for m in range(j))
             lower[i][j] = (matrix[i][j] - inner) * inverse[j]
-    forward, solution = [], [None] * count
+    forward: list[Array] = []
+    solution: list[Any] = [None] * count
     for j in range(count):
         known = sum(lower[j][i] * forward[i] for i in range(j))
         forward.append((right[j] - known) * inverse[j])
@@ -61,17 +65,15 @@ def cholesky_solve(matrix: list[list[Array]], right: Rows) -> list[Array]:
 def apply_gram(gram: Float[Array, "k k ..."], code: Rows) -> list[Float[Array, "..."]]:
     """Returns z G, the correlations of the reconstruction with the atoms."""
     count = gram.shape[0]
-    return [sum(code[i] * gram[i, j] for i in range(count)) for j in range(count)]
+    return [reduce(jnp.add, [code[i] * gram[i, j] for i in range(count)]) for j in range(count)]
 
 
 def change_of_error(
     correlation: Float[Array, "k ..."], code: Rows, fitted: Rows
 ) -> Float[Array, "..."]:
     """Returns ||x - z D||^2 - ||x||^2, with fitted = z G."""
-    return sum(
-        z * (fit - 2.0 * correlation[j])
-        for j, (z, fit) in enumerate(zip(code, fitted, strict=True))
-    )
+    pairs = enumerate(zip(code, fitted, strict=True))
+    return reduce(jnp.add, [z * (fit - 2.0 * correlation[j]) for j, (z, fit) in pairs])
 
 
 def squared_error(problem: Quadratic, code: Rows) -> Float[Array, "..."]:
