@@ -19,18 +19,35 @@ from sparse_ad.evaluation.scoring import compile_score
 from sparse_ad.features import Network, Pixels, backbones, pyramid
 from sparse_ad.features.weights import Weights
 from sparse_ad.methods.lifts.tiles import Tiles
-from sparse_ad.types import Scores
+from sparse_ad.types import Features, Scores
 
 KEY = jax.random.key(0)
 SIDE = 24  # of images
 COUNT = 8  # images in a batch: one for each device
 
 
+class HandMade(NamedTuple):
+    """Maps made of pixels, which compile at once: as many layers of two channels as asked for."""
+
+    layers: int = 1
+
+    def build(self, size) -> Features:
+        def extract(images):
+            images = jnp.asarray(images)
+            shifts = {f"layer{n}": jnp.roll(images, n + 1, axis=1) for n in range(self.layers)}
+            return {
+                name: jnp.concatenate([images, images - other], axis=-1)
+                for name, other in shifts.items()
+            }
+
+        return Features(extract, f"hand-made {self.layers}")
+
+
 class Case(NamedTuple):
     """A detector to be fitted, and what is particular to it."""
 
     options: Any
-    features: Pixels | Network = Pixels()
+    features: Pixels | Network | HandMade = Pixels()
     tiles: Tiles = Tiles()
     channels: int = 1
     side: int = SIDE

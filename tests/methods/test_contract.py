@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.contract import KEY, SIDE, Case, Fit, checks_of
+from helpers.contract import KEY, SIDE, Case, Fit, HandMade, checks_of
 from helpers.contract import thin_backbones as thin_backbones  # a fixture
 from helpers.images import with_defects
 
@@ -40,10 +40,9 @@ PATCHES = Patches(size=6, stride=3, per_image=32)
 LASSO = LassoCoder(chunk=64, max_support=64)
 SPARSE = SparseCoding(PATCHES, coder=LASSO, atoms=12, minibatch=64)
 DEEP = {"channels": 3, "side": 64, "spots": "bright"}  # for networks, whose weights are random
-LAYERS = {"layers": ("conv2_2", "conv3_3"), "shrink": (4, 2), "crop": 1}
 MLF_SC = MlfSc(ChannelPatches(size=3, stride=1), ChannelCoder("omp", nonzeros=1), atoms=2)
 EXPLAINED = {"views": ("atoms", "explain")}
-NET = {"steps": 300, "fresh": True, "views": ("reconstruct", "latent")}
+NET = {"steps": 150, "fresh": True, "views": ("reconstruct", "latent")}
 BLOCKS = Blocks(widths=(8, 16), kernels=(4, 4), strides=(2, 2), latent=16)
 FLAT_BLOCKS = replace(BLOCKS, norm=False)
 CAE = Reconstruction(net=BLOCKS, optimizer=Adam(learning_rate=5e-3))
@@ -69,29 +68,21 @@ CASES = {
         replace(
             MLF_SC,
             patches=ChannelPatches(size=3, stride=2),
-            coder=ChannelCoder(max_steps=200),
+            coder=ChannelCoder(penalty=0.1, max_steps=200),
             score_of="all_patches",
         ),
-        Network(layers=("conv3_3",)),
-        **DEEP,
+        HandMade(),
         **EXPLAINED,
     ),
-    "mlf_sc_published_code": Case(
-        replace(MLF_SC, standardise="image"), Network(**LAYERS), **DEEP, **EXPLAINED
-    ),
+    "mlf_sc_published_code": Case(replace(MLF_SC, standardise="image"), HandMade(2), **EXPLAINED),
     "mlf_sc_positions": Case(
         replace(MLF_SC, score_of="positions", standardise="training", weight_channels=True),
-        Network(layers=("conv3_3",)),
-        **DEEP,
+        HandMade(),
         **EXPLAINED,
         grid=True,
     ),
     "mlf_sc_2020": Case(
-        MlfSc2020(**vars(replace(MLF_SC, standardise="image"))),
-        Network(**LAYERS),
-        **DEEP,
-        **EXPLAINED,
-        gain=1.05,  # its dictionaries learn from patches of other channels, and code all badly
+        MlfSc2020(**vars(replace(MLF_SC, standardise="image"))), HandMade(2), **EXPLAINED
     ),
     "mean_colour": Case(MeanColour(), channels=3, draws=False, spots="bright"),
     "entropy": Case(Entropy(), channels=3, draws=False, spots="bright"),
@@ -128,7 +119,7 @@ CASES = {
     ),
     "sparse_maps_spatial": Case(
         replace(CAE, net=replace(BLOCKS, latent=4, latent_map=True), penalty=1e-3),
-        **NET,
+        **NET | {"steps": 300},
         grid=True,
     ),
     "sparse_maps_lista": Case(
@@ -153,7 +144,7 @@ CASES = {
             optimizer=Adam(learning_rate=2e-3, weight_decay=0.0),
             together=4,
         ),
-        **NET | {"views": ("reconstruct",)},
+        **NET | {"steps": 300, "views": ("reconstruct",)},
         side=32,  # a power of two
         spots="bright",
         near=0.4,  # a search comes near, no more
@@ -232,7 +223,7 @@ def test_flat_image_is_no_anomaly():
 def test_two_groups_are_two_models():
     coder = LassoCoder("fista", tolerance=1e-6, chunk=64)  # quick to compile
     model = vector_model(replace(SPARSE, coder=coder))
-    vectors = np.random.default_rng(0).normal(size=(128, 2, 36)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(96, 2, 36)).astype(np.float32)
     mixing = np.random.default_rng(1).normal(size=(36, 36)).astype(np.float32) / 3.0
     vectors = jnp.asarray(vectors @ mixing)
     state = jax.jit(model.init)(KEY, vectors)
@@ -241,7 +232,7 @@ def test_two_groups_are_two_models():
     assert info["replaced"] == 0.0  # the only thing that draws at random
     params = model.finish(KEY, both)
     errors, _ = jax.jit(model.errors)(params, vectors)
-    assert errors.shape == (128, 2)
+    assert errors.shape == (96, 2)
     update_one, errors_one = jax.jit(model.update), jax.jit(model.errors)
     for group in range(2):
         one = lambda tree, at=group: jax.tree.map(lambda leaf: leaf[at : at + 1], tree)  # noqa: E731
