@@ -150,8 +150,16 @@ CASES = {
         near=0.4,  # a search comes near, no more
     ),
 }
+# Fits that share most of their code with one that always runs.
+SLOW = ("ae_bce", "cae", "mlf_sc_2020", "mlf_sc_as_described", "mlf_sc_positions")
+SLOW += ("sparse_maps_spatial", "vae")
 CONTRACT = [
-    pytest.param(name, check, id=f"{name}-{check.__name__.removeprefix('check_')}")
+    pytest.param(
+        name,
+        check,
+        id=f"{name}-{check.__name__.removeprefix('check_')}",
+        marks=pytest.mark.slow if name in SLOW else (),
+    )
     for name, case in CASES.items()
     for check in checks_of(case)
 ]

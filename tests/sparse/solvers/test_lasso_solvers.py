@@ -14,6 +14,11 @@ from sparse_ad.sparse.solvers import LASSO_SOLVERS as SOLVERS
 
 SHAPES = {"fewer_atoms": (20, 36), "more_atoms": (60, 36), "one_atom": (1, 16)}
 
+# Of kinds that take long, one always runs.
+SOME_KINDS = [
+    pytest.param(kind, marks=() if kind == "random" else pytest.mark.slow) for kind in KINDS
+]
+
 
 def solve_one(solver, dictionary, signal, penalty, max_steps, tolerance, nonnegative=False, **more):
     return SOLVERS[solver](
@@ -95,7 +100,7 @@ def test_large_penalty_gives_zero(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOME_KINDS)
 @pytest.mark.parametrize("nonnegative", [False, True])
 def test_tolerance_below_the_floor_ends_soon(solver, kind, nonnegative):
     problem = kind_for(solver, kind)
@@ -186,6 +191,7 @@ def test_broken_signal_ends_and_spoils_no_other(solver, bad):
         np.testing.assert_array_equal(leaf[others], was[others])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_scale_of_the_signals_is_immaterial(solver, scale):
