@@ -25,7 +25,9 @@ def toy_case() -> Case:
         config = section(ToyDetector(rate=0.25), METHODS)
         assert config.name == "toy"
         options = read(METHODS, config, "method")
-    return Case(options, views=("reconstruct",), grid=True, draws=False, spots="bright", near=2.0)
+    return Case(
+        options, views=("reconstruct",), grid=True, draws=False, spots="bright", near=2.0, gain=1.0
+    )
 
 
 @pytest.mark.parametrize("check", checks_of(toy_case()), ids=lambda check: check.__name__[6:])

@@ -164,7 +164,7 @@ def test_help_lists_every_option_of_the_config():
         "folder, elpv",
     ):
         assert text in process.stdout
-    for text in ("coder.solver", "data.root", "Traceback"):
+    for text in ("coder.solver", "data.root=''", "Traceback"):
         assert text not in process.stdout + process.stderr
 
 

@@ -14,6 +14,11 @@ from sparse_ad.sparse.solvers import LASSO_SOLVERS as SOLVERS
 
 SHAPES = {"fewer_atoms": (20, 36), "more_atoms": (60, 36), "one_atom": (1, 16)}
 
+# All solvers are compared with scikit-learn; other tests always run for these.
+SOME_SOLVERS = [
+    pytest.param(name, marks=() if name in ("homotopy", "fista") else pytest.mark.slow)
+    for name in SOLVERS
+]
 # Of kinds that take long, one always runs.
 SOME_KINDS = [
     pytest.param(kind, marks=() if kind == "random" else pytest.mark.slow) for kind in KINDS
@@ -77,7 +82,7 @@ def test_agrees_with_scikit_learn(solver, nonnegative, kind):
     assert not nonnegative or (solution.code >= 0.0).all()
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_shape(solver, shape):
     problem = make_problem("random", *SHAPES[shape], m=24)
@@ -88,7 +93,7 @@ def test_any_shape(solver, shape):
     assert solution.converged.all()
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 def test_large_penalty_gives_zero(solver):
     problem = make_problem("random", fraction=1.0)
     rounded_up = problem._replace(penalty=problem.penalty * np.float32(1 + 1e-6))
@@ -99,7 +104,7 @@ def test_large_penalty_gives_zero(solver):
     assert (solved(solver, just_below).code != 0.0).any(axis=1).all()
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 @pytest.mark.parametrize("kind", SOME_KINDS)
 @pytest.mark.parametrize("nonnegative", [False, True])
 def test_tolerance_below_the_floor_ends_soon(solver, kind, nonnegative):
@@ -114,7 +119,7 @@ def test_tolerance_below_the_floor_ends_soon(solver, kind, nonnegative):
     assert (futile.steps < 40_000).all()
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 def test_max_steps_is_kept(solver):
     solution = solved(solver, make_problem("coherent"), max_steps=2)
     assert not solution.converged.any()
@@ -122,14 +127,14 @@ def test_max_steps_is_kept(solver):
     assert (solution.steps <= 2 + 5).all()  # 5: steps between two certificates
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 def test_converged_means_gap_within_tolerance(solver):
     for max_steps in (5, 30, 20_000):
         solution = solved(solver, make_problem("texture"), max_steps, 1e-3)
         np.testing.assert_array_equal(solution.converged, solution.gap <= 1e-3)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 def test_jit_and_vmap_change_nothing(solver):
     """Up to the order of float32 sums: both answers are within the gap of the optimum."""
     problem = make_problem("random", fraction=0.3)
@@ -159,7 +164,7 @@ def test_homotopy_says_where_it_has_too_few_slots():
     np.testing.assert_allclose(solution.objective, objectives(problem, solution.code), rtol=1e-5)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 def test_degenerate_atoms_and_signals(solver):
     """Atoms twice, opposite and of length zero; signals of zeros, and a single atom's."""
     problem = make_problem("random")
@@ -176,7 +181,7 @@ def test_degenerate_atoms_and_signals(solver):
     np.testing.assert_allclose(objectives(problem, solution.code), best, rtol=1e-5)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_broken_signal_ends_and_spoils_no_other(solver, bad):
     problem = make_problem("random")
@@ -192,7 +197,7 @@ def test_broken_signal_ends_and_spoils_no_other(solver, bad):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_scale_of_the_signals_is_immaterial(solver, scale):
     problem = make_problem("random")
@@ -213,7 +218,7 @@ def solve_from(solver, problem, start, max_steps, tolerance):
     return jax.tree.map(np.asarray, every(Lasso(*problem), start))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 def test_a_start_at_the_solution_is_returned_in_no_steps(solver):
     problem = make_problem("random", m=4)
     codes = exact_codes(problem).astype(np.float32)
@@ -223,7 +228,7 @@ def test_a_start_at_the_solution_is_returned_in_no_steps(solver):
     np.testing.assert_allclose(solution.objective, objectives(problem, codes), rtol=1e-5)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 def test_any_start_leads_to_the_solution(solver):
     """Near it, far from it, and broken."""
     problem = make_problem("random", m=4)
@@ -237,7 +242,7 @@ def test_any_start_leads_to_the_solution(solver):
     np.testing.assert_allclose(objectives(problem, solution.code), best, rtol=1e-5)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOME_SOLVERS)
 def test_a_good_start_is_not_lost(solver):
     """Too few steps for anything: the solution is no worse than the start."""
     problem = make_problem("random", m=4)
