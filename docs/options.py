@@ -54,11 +54,7 @@ def summary(kind: type) -> str:
 def table(kind: type, path: str) -> str:
     """Returns the options of a dataclass, those of its sections included, as a table."""
     rows = [
-        (
-            f"`{option.path}`",
-            f"`{option.default!r}`",
-            option.meaning.replace("|", "\\|").replace("<", "&lt;"),
-        )
+        (f"`{option.path}`", f"`{option.default!r}`", escape(option.meaning))
         for option in describe(kind(), path)
     ]
     return markdown(("option", "default", "meaning"), rows) if rows else "No options."

@@ -156,7 +156,6 @@ def calibrate(
         calibration = protocol.calibrate(
             detector.score, params, splits.calibration, experiment.data, experiment.evaluation
         )
-    calibration = calibration._replace(evaluation=plain(experiment)["evaluation"])
     write_json(workdir / "calibration.json", calibration)
     for image in calibration.skipped:
         log.warning("left out of the calibration: %s", image.problem)

@@ -36,8 +36,8 @@ def build(
     """
     require(len(shape) == 3, "shape", shape, "give (height, width, channels)")
     height, width, channels = shape
-    size = tiles.size or (height, width)
-    return methods.build(options, features.build(size), (height, width, channels), tiles)
+    whole = (height, width, channels)
+    return methods.build(options, features.build(tiles.part(whole)[:2]), whole, tiles)
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""Channels of maps brought to mean 0 and std 1: by their image, by training images, or not."""
+"""Scales channels of maps to mean 0 and std 1: by their image, by training images, or not."""
 
 from collections.abc import Callable
 from typing import NamedTuple
