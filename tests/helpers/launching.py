@@ -1,13 +1,10 @@
 """Runs of launch.py as a user starts it, with a detector and images of almost no size."""
 
-import atexit
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import jax
@@ -113,18 +110,43 @@ def launch(*flags, cwd=ROOT, strike=None) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
 
 
-@cache
-def compiled() -> str:
-    """A folder for what was compiled, which all runs share."""
-    folder = tempfile.TemporaryDirectory()
-    atexit.register(folder.cleanup)
-    return folder.name
+REFUSED = """
+import json, os, sys, tempfile, warnings
+warnings.simplefilter("ignore")  # what JAX says of forks
+script, *attempts = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(script))
+import launch
+from absl import app
+from sparse_ad.studies import run
+from sparse_ad.system import command_line
+for flags in map(json.loads, attempts):
+    with tempfile.TemporaryFile() as stderr:
+        child = os.fork()
+        if not child:
+            os.dup2(stderr.fileno(), 2)
+            sys.argv = [script, *flags]
+            app.run(launch.guarded, flags_parser=launch.parse)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        stderr.seek(0)
+        print(json.dumps([code, stderr.read().decode()]))
+"""
+
+
+def launch_each(attempts, cwd) -> list[subprocess.CompletedProcess]:
+    """Runs launch.py with each list of flags, in one process that forks: it imports JAX once."""
+    command = [sys.executable, "-c", REFUSED, ROOT / "launch.py", *map(json.dumps, attempts)]
+    process = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    outcomes = [json.loads(line) for line in process.stdout.splitlines()]
+    return [
+        subprocess.CompletedProcess(flags, code, "", stderr)
+        for flags, (code, stderr) in zip(attempts, outcomes, strict=True)
+    ]
 
 
 def environment() -> dict[str, str]:
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": compiled(),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 

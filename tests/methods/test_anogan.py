@@ -209,6 +209,3 @@ def test_sizes_and_features_that_do_not_fit_are_named():
         SMALL.build(PIXELS, (48, 48, 3))
     with pytest.raises(UserError, match=r"features = 'vgg16': .*pixels"):
         SMALL.build(PIXELS._replace(identity="vgg16", raw=False), (SIZE, SIZE, 3))
-
-
-pytestmark = pytest.mark.slow  # long on two cores

@@ -150,10 +150,7 @@ CASES = {
         near=0.4,  # a search comes near, no more
     ),
 }
-# Fits that share most of their code with one that always runs.
-SLOW = ("ae_bce", "cae", "mlf_sc_2020", "mlf_sc_as_described", "mlf_sc_positions")
-SLOW += ("ae_l2", "ae_ssim", "anogan", "pooled_features", "entropy")
-SLOW += ("sparse_maps_lista", "sparse_maps_spatial", "vae")
+SLOW = ()
 CONTRACT = [
     pytest.param(
         name,

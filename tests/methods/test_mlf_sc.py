@@ -332,6 +332,3 @@ def test_gaps_are_reported_where_they_are_known():
     assert (info.mean["converged"] == 1.0).all()
     assert (info.largest["gap"] <= options.coder.tolerance).all()
     assert not scoring(score_of="channels")(params, maps).info.largest
-
-
-pytestmark = pytest.mark.slow  # long on two cores

@@ -90,6 +90,3 @@ def test_fitting():
 def test_layers_of_one_size_are_wanted():
     with pytest.raises(UserError, match=r"features\.shrink: leaves maps of 8 x 16 and 16 x 16"):
         OPTIONS.build(Features(two_sizes, "two"), (SIDE, SIDE, 1))
-
-
-pytestmark = pytest.mark.slow  # long on two cores

@@ -323,6 +323,3 @@ def test_images_and_features_that_do_not_fit_are_named():
         replace(SMALL, **LISTA).build(PIXELS, (SIDE, 18, 3))
     with pytest.raises(UserError, match=r"features = 'vgg16': .*pixels"):
         SMALL.build(PIXELS._replace(identity="vgg16", raw=False), (SIDE, SIDE, 3))
-
-
-pytestmark = pytest.mark.slow  # long on two cores

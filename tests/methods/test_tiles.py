@@ -318,6 +318,3 @@ def test_the_detector_must_fit_the_tiles():
 def test_the_part_of_an_image():
     assert Tiles().part((*SHAPE, 3)) == (*SHAPE, 3)
     assert TILES.part((*SHAPE, 3)) == (*SIZE, 3)
-
-
-pytestmark = pytest.mark.slow  # long on two cores

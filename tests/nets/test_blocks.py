@@ -100,6 +100,3 @@ def test_bad_fields_are_named(field, value):
 def test_images_that_do_not_divide_are_named():
     with pytest.raises(FieldError, match=r"strides = \(2, 2\): .* 2 meets \(9, 12\)"):
         auto_encoder(SMALL, (18, 24, 3))
-
-
-pytestmark = pytest.mark.slow  # long on two cores

@@ -61,6 +61,3 @@ def test_all_is_normalised_but_output_and_input():
 def test_bad_sizes_are_named(shape):
     with pytest.raises(UserError, match=f"{shape[0]} x {shape[1]}: .*power of two, 32 or more"):
         layer_widths(shape, (4,))
-
-
-pytestmark = pytest.mark.slow  # long on two cores

@@ -108,6 +108,3 @@ def test_strides_that_do_not_divide_are_named():
         strided.convolve(drawn(1, 8, 8, 1), drawn(3, 3, 1, 1), 2)
     with pytest.raises(FieldError, match=r"stride = 2: .*8 x 9"):
         strided.convolve(drawn(1, 8, 9, 1), drawn(4, 4, 1, 1), 2)
-
-
-pytestmark = pytest.mark.slow  # long on two cores

@@ -238,6 +238,3 @@ def test_maps_of_a_layer_share_one_scale(evaluated):
     hit = pictures.highest_anomalous[0]
     np.testing.assert_array_equal(rows[0][1].images[0].get_array(), hit.layers["deep"].map)
     np.testing.assert_array_equal(rows[0][3].images[0].get_array(), hit.map)
-
-
-pytestmark = pytest.mark.slow  # long on two cores

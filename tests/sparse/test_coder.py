@@ -153,6 +153,3 @@ def test_bad_fields_are_named(field, value):
 
 def test_every_option_says_what_it_means():
     assert all(comments(LassoCoder).values())
-
-
-pytestmark = pytest.mark.slow  # long on two cores

@@ -273,6 +273,3 @@ def test_options():
     with pytest.raises(FieldError, match=r"^nonzeros = 0"):
         ExemplarCoder(0)
     assert all(comments(ExemplarCoder).values())
-
-
-pytestmark = pytest.mark.slow  # long on two cores

@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from helpers.launching import assert_user_error, launch, tiny
+from helpers.launching import assert_user_error, launch, launch_each, tiny
 from helpers.made_up import make_folder, noise, write_image
 
 PATCHES, PCA = ("--config=configs/sparse_patches.py",), ("--config=configs/pca.py",)
@@ -99,32 +99,39 @@ def test_help_names_modes_and_an_example():
         assert text in process.stdout
 
 
-@pytest.mark.parametrize(
-    ("flags", "parts"),
-    [
-        ([*PATCHES, "--config.method.coder.penalti=1"], ["--config.method.coder.penalty?"]),
-        ([*PATCHES, "--config.penalty=1"], ["--config.penalty", "method.coder.penalty"]),
-        ([*PATCHES, "--config.metod.atoms=1"], ["--config.metod.atoms", "method.atoms"]),
-        ([*PATCHES, "--config.zzzz=1"], ["--config.zzzz", "--help lists them all"]),
-        ([*PATCHES, "--config.method.coder.penalty=abc"], ["config.method.coder.penalty=abc"]),
-        ([*PATCHES, "--config.method.coder.penalty=-1"], ["method.coder.penalty = -1.0: must"]),
-        ([*PATCHES, "--config.method.normalise.remove_mean=perhaps"], ["remove_mean=perhaps"]),
-        ([*PCA, "--config.method.coder.penalty=1"], ["a field of method.name = sparse_coding"]),
-        ([*PCA, "--config.data.category=carpet"], ["a field of data.name = generated"]),
-        ([*PCA, "--config.data.name=elpw"], ["data.name = 'elpw'", "elpv"]),
-        ([*PCA, "--config.method.name=pcs"], ["method.name = 'pcs'", "sparse_coding"]),
-        (["--config=configs/none.py"], ["configs/none.py", "configs/quickstart.py"]),
-        (["--config=configs/mlf_sc.py:best"], ["mlf_sc.py = 'best'", "published_code"]),
-        (["--mode=guess"], ["--mode=guess", "predict"]),
-        (["--wrkdir=x"], ["wrkdir"]),
-        (["--mode=predict", "--workdir=/nowhere"], ["/nowhere", "--mode=fit"]),
-    ],
-)
-def test_a_wrong_flag_is_one_line(tmp_path, flags, parts):
-    process = launch(*flags, cwd=tmp_path)
-    assert_user_error(process, *parts)
-    assert len(process.stderr.strip().splitlines()) == 1
-    assert not list(tmp_path.iterdir())
+WRONG = [  # flags, and parts of what is said
+    ([*PATCHES, "--config.method.coder.penalti=1"], ["--config.method.coder.penalty?"]),
+    ([*PATCHES, "--config.penalty=1"], ["--config.penalty", "method.coder.penalty"]),
+    ([*PATCHES, "--config.metod.atoms=1"], ["--config.metod.atoms", "method.atoms"]),
+    ([*PATCHES, "--config.zzzz=1"], ["--config.zzzz", "--help lists them all"]),
+    ([*PATCHES, "--config.method.coder.penalty=abc"], ["config.method.coder.penalty=abc"]),
+    ([*PATCHES, "--config.method.coder.penalty=-1"], ["method.coder.penalty = -1.0: must"]),
+    ([*PATCHES, "--config.method.normalise.remove_mean=perhaps"], ["remove_mean=perhaps"]),
+    ([*PCA, "--config.method.coder.penalty=1"], ["a field of method.name = sparse_coding"]),
+    ([*PCA, "--config.data.category=carpet"], ["a field of data.name = generated"]),
+    ([*PCA, "--config.data.name=elpw"], ["data.name = 'elpw'", "elpv"]),
+    ([*PCA, "--config.method.name=pcs"], ["method.name = 'pcs'", "sparse_coding"]),
+    (["--config=configs/none.py"], ["configs/none.py", "configs/quickstart.py"]),
+    (["--config=configs/mlf_sc.py:best"], ["mlf_sc.py = 'best'", "published_code"]),
+    (["--mode=guess"], ["--mode=guess", "predict"]),
+    (["--wrkdir=x"], ["wrkdir"]),
+    (["--mode=predict", "--workdir=/nowhere"], ["/nowhere", "--mode=fit"]),
+]
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """What launch.py says to each of WRONG, and the folder in which it was called."""
+    folder = tmp_path_factory.mktemp("wrong")
+    return launch_each([flags for flags, _ in WRONG], folder), folder
+
+
+@pytest.mark.parametrize("index", range(len(WRONG)), ids=lambda index: WRONG[index][0][-1])
+def test_a_wrong_flag_is_one_line(refused, index):
+    processes, folder = refused
+    assert_user_error(processes[index], *WRONG[index][1])
+    assert len(processes[index].stderr.strip().splitlines()) == 1
+    assert not list(folder.iterdir())
 
 
 def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path):

@@ -310,6 +310,3 @@ def test_omp_returns_a_start_that_is_better_and_allowed():
 def test_more_nonzeros_than_atoms_are_all_atoms(solve):
     args = problem(dictionary(0.3), signals())
     np.testing.assert_array_equal(solve(ATOMS + 2)(args).code, solve(ATOMS)(args).code)
-
-
-pytestmark = pytest.mark.slow  # long on two cores

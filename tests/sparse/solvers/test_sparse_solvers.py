@@ -1,5 +1,6 @@
 """Solvers of one problem without penalty: against scikit-learn and brute force in float64."""
 
+from functools import cache
 from itertools import combinations
 
 import jax
@@ -15,12 +16,17 @@ from sparse_ad.sparse.solvers import SPARSE_SOLVERS
 DICTIONARY, SIGNALS, _ = make_problem("random", k=8, d=16, m=40)
 
 
-def solve_all(solver, nonzeros, signals=SIGNALS, dictionary=DICTIONARY, start=None):
+@cache
+def compiled(solver, nonzeros, with_start):
     def one(dictionary, signal, start):
         return SPARSE_SOLVERS[solver](Sparse(dictionary, signal, nonzeros), start)
 
-    in_axes = (None, 0, None if start is None else 0)
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(one, in_axes))(dictionary, signals, start))
+    return jax.jit(jax.vmap(one, (None, 0, 0 if with_start else None)))
+
+
+def solve_all(solver, nonzeros, signals=SIGNALS, dictionary=DICTIONARY, start=None):
+    solve = compiled(solver, nonzeros, start is not None)
+    return jax.tree.map(np.asarray, solve(dictionary, signals, start))
 
 
 def errors(codes, signals=SIGNALS, dictionary=DICTIONARY) -> np.ndarray:
