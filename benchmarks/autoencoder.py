@@ -181,7 +181,6 @@ def agree(ours: Ours, peer: Peer) -> None:
     """Ends the program unless both score alike, and lose alike after some steps."""
     score = np.abs(peer.score() / np.asarray(ours.score()) - 1).max()
     loss = abs(peer.train(3) / float(ours.train(3)) - 1)
-    ours.state = ours.start
     if max(score, loss) > 1e-3:
         raise SystemExit(f"the networks differ: scores by {score:.1e}, losses by {loss:.1e}")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from benchmarks import peers
 from sparse_ad import data, stages
 from sparse_ad.data.decode import decode
 from sparse_ad.data.sources.defects import DEFECTS
@@ -29,18 +30,17 @@ from sparse_ad.system.command_line import load_experiment, set_up_log
 from sparse_ad.system.files import read_json, write_json
 from sparse_ad.types import Example, Params
 
-ROOT = Path(__file__).resolve().parents[1]
 WEAK = (0.1, 0.5)  # how much of a planted defect is blended in
 
 PUBLISHED = {  # variant, then what is changed of it
     "published_code": {},
-    "lasso": {"method.coder.solver": "coordinate_descent"},
-    "lasso, penalty 4": {"method.coder.solver": "coordinate_descent", "method.coder.penalty": 4.0},
-    "exact l0": {"method.coder.solver": "exact_l0"},
-    "1 non-zero": {"method.coder.solver": "exact_l0", "method.coder.nonzeros": 1},
-    "3 atoms": {"method.coder.solver": "exact_l0", "method.atoms": 3, "method.coder.nonzeros": 2},
-    "8 atoms": {"method.coder.solver": "exact_l0", "method.atoms": 8},
-    "patches 4x4": {"method.coder.solver": "exact_l0", "method.patches.size": 4},
+    "lasso": {"method.coder.name": "lasso"},
+    "lasso, penalty 4": {"method.coder.name": "lasso", "method.coder.penalty": 4.0},
+    "exact l0": {"method.coder.name": "exact_l0"},
+    "1 non-zero": {"method.coder.name": "exact_l0", "method.coder.nonzeros": 1},
+    "3 atoms": {"method.coder.name": "exact_l0", "method.atoms": 3, "method.coder.nonzeros": 2},
+    "8 atoms": {"method.coder.name": "exact_l0", "method.atoms": 8},
+    "patches 4x4": {"method.coder.name": "exact_l0", "method.patches.size": 4},
     "standardised by training set": {"method.standardise": "training"},
     "channels weighted": {"method.weight_channels": True},
     "both": {"method.standardise": "training", "method.weight_channels": True},
@@ -131,7 +131,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    output = ROOT / "results" / "benchmarks" / "choose_mlf_sc.json"
+    output = peers.ROOT / "results" / "benchmarks" / "choose_mlf_sc.json"
     parser.add_argument("--root", required=True, help="a data set in the layout of MVTec AD")
     parser.add_argument("--resnet18", default="", help="its weights, where the cache has none")
     parser.add_argument("--limit", type=int, default=200, help="training images [%(default)s]")

@@ -20,11 +20,11 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
+from benchmarks.peers import ROOT
 from sparse_ad.data.sources.textures import TEXTURES
 from sparse_ad.system import environment
 from sparse_ad.system.files import read_fields, write_json
 
-ROOT = Path(__file__).resolve().parents[1]
 TARGET = 3e9  # bytes
 
 IMAGES = flags.DEFINE_integer("images", 1000, "How many: four fifths to train, one to test.")

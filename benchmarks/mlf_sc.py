@@ -27,7 +27,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,18 +34,17 @@ import numpy as np
 
 from benchmarks import mlf_sc_peers, peers
 from benchmarks.mlf_sc_peers import EVERY
-from configs.mlf_sc import PUBLISHED_CODE
+from configs.mlf_sc import AS_DESCRIBED, PUBLISHED_CODE
 from sparse_ad.data.sources.generated import generate
 from sparse_ad.devices import sum_by_image
-from sparse_ad.evaluation.scoring import compile_score
 from sparse_ad.features.backbones import build_backbone
 from sparse_ad.features.weights import load_weights
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.patches import top_rows
 from sparse_ad.sparse.channels import (
-    SOLVERS,
+    CHANNEL_CODERS,
     ChannelCoder,
     channel_coder,
-    for_learning,
     learn_channels,
 )
 from sparse_ad.sparse.dictionary import Statistics
@@ -61,16 +59,9 @@ CONVOLUTIONS = (  # side, channels in, channels out, of VGG16 to conv4_3 at 256x
 )
 
 
-class Machine(NamedTuple):
-    """What this machine can do at most, for the floors."""
-
-    operations_per_second: float
-    bytes_per_second: float
-
-
-def coder_of(solver: str) -> ChannelCoder:
-    """Returns the options of the published code, with another solver."""
-    return replace(PUBLISHED_CODE[1].coder, solver=solver)
+def coder_of(name: str) -> ChannelCoder:
+    """Returns the options of a coder: the penalty as described, the non-zeros as published."""
+    return AS_DESCRIBED[1].coder if name == "lasso" else CHANNEL_CODERS[name](NONZEROS)
 
 
 def build(solver: str) -> Method:
@@ -93,11 +84,11 @@ def standardised(maps: dict) -> np.ndarray:
 
 def prepare(seed: int) -> tuple[np.ndarray, Statistics]:
     """Returns maps of 16 images, and what four passes over them teach, all layers in one."""
-    method, key = build("coordinate_descent"), jax.random.key(seed)
+    method, keys = build("lasso"), jax.random.split(jax.random.key(seed), 5)
     maps = method.features.extract(images(IMAGES, seed))
-    state, update = jax.jit(method.init)(key, maps), jax.jit(method.update)
-    for step in range(4):
-        state, _ = update(jax.random.fold_in(key, step), state, maps)
+    state, update = jax.jit(method.init)(keys[0], maps), jax.jit(method.update)
+    for key in keys[1:]:
+        state, _ = update(key, state, maps)
     learned = [layer.learned for layer in state.values()]
     joined = jax.tree.map(
         lambda *leaves: jnp.concatenate(leaves, -1) if leaves[0].ndim else leaves[0], *learned
@@ -122,7 +113,9 @@ def score_map(coder: Callable, dictionary: jax.Array, maps: jax.Array) -> jax.Ar
 def coding(maps: np.ndarray, dictionary: np.ndarray, repeats: int) -> list[dict]:
     """Rows of all coders of one image; `error` is the mean squared error of a patch, in float64."""
     arrays = jax.device_put((dictionary, maps))
-    coders = {f"ours {solver}": channel_coder(coder_of(solver), STRIDE) for solver in SOLVERS}
+    coders = {
+        f"ours {solver}": channel_coder(coder_of(solver), STRIDE) for solver in CHANNEL_CODERS
+    }
     calls = {
         name: partial(jax.jit(partial(score_map, coder)), *arrays) for name, coder in coders.items()
     }
@@ -158,7 +151,9 @@ def mean_error(channels: mlf_sc_peers.Channels, codes: list[np.ndarray]) -> floa
     return float(np.mean([((x - z @ atoms) ** 2).sum(1).mean() for x, atoms, z in parts]))
 
 
-def coding_floor(maps: np.ndarray, dictionary: np.ndarray, machine: Machine) -> dict[str, float]:
+def coding_floor(
+    maps: np.ndarray, dictionary: np.ndarray, machine: peers.Machine
+) -> dict[str, float]:
     """Returns the least that coding takes: correlations and energies; map in, errors out."""
     patches = 11 * 11 * maps.shape[-1]
     operations = 2.0 * patches * SIZE * SIZE * (ATOMS + 1)
@@ -173,7 +168,7 @@ def learning(maps: np.ndarray, state: Statistics, repeats: int) -> list[dict]:
     Ours takes them as one minibatch, as the detector does. SPAMS is given minibatches of that
     size, of one image and of one patch, which is its algorithm as published.
     """
-    coder = channel_coder(for_learning(coder_of("coordinate_descent")), STRIDE)
+    coder = channel_coder(coder_of("lasso").for_learning(), STRIDE)
     learn = jax.jit(partial(learn_channels, stride=STRIDE, coder=coder, total=sum_by_image))
     ours = partial(learn, jax.random.key(0), state, jax.device_put(maps))
     cut = mlf_sc_peers.cut(maps, SIZE, STRIDE)
@@ -204,7 +199,7 @@ def learning(maps: np.ndarray, state: Statistics, repeats: int) -> list[dict]:
     ]
 
 
-def network(repeats: int, seed: int, machine: Machine) -> list[dict]:
+def network(repeats: int, seed: int, machine: peers.Machine) -> list[dict]:
     """Rows of the network in JAX and in PyTorch."""
     weights = load_weights("vgg16")
     net = build_backbone("vgg16", ("conv2_2", "conv3_3", "conv4_3"))
@@ -240,15 +235,16 @@ def check_same(name: str, output: np.ndarray, expected: np.ndarray) -> None:
 
 def whole(repeats: int, seed: int) -> list[dict]:
     """Rows of image -> score and of fitting, each against the feature extraction it contains."""
-    return [row for solver in SOLVERS for row in whole_of(solver, repeats, seed)]
+    return [row for solver in CHANNEL_CODERS for row in whole_of(solver, repeats, seed)]
 
 
 def whole_of(solver: str, repeats: int, seed: int) -> list[dict]:
     """The rows of one solver."""
-    method, key, batch = build(solver), jax.random.key(seed), images(IMAGES, seed)
+    method, batch = build(solver), images(IMAGES, seed)
+    first, key, last = jax.random.split(jax.random.key(seed), 3)
     extract, score = method.features.extract, compile_score(method)
-    state, update = jax.jit(method.init)(key, extract(batch)), jax.jit(method.update)
-    params = jax.jit(method.finish)(key, update(key, state, extract(batch))[0])
+    state, update = jax.jit(method.init)(first, extract(batch)), jax.jit(method.update)
+    params = jax.jit(method.finish)(last, update(key, state, extract(batch))[0])
     calls = {
         "one": lambda: extract(batch[:1]),
         "score": lambda: score(params, batch[:1]).image,
@@ -280,7 +276,7 @@ def main() -> None:
     start = time.monotonic()
     maps, state = prepare(options.seed)
     dictionary = np.asarray(state.dictionary)
-    machine = Machine(peers.matmul_rate(), peers.copy_rate())
+    machine = peers.measure_machine()
     floor = coding_floor(maps, dictionary, machine)
     rows = coding(maps[0], dictionary, options.repeats)
     for row in rows:

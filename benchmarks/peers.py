@@ -5,9 +5,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +25,13 @@ PENALTY = 1.0
 ATOMS = 200
 BATCH = 256
 PEERS = ("scikit-learn", "spams-bin", "scikit-image", "scipy", "torch")
+
+
+class Machine(NamedTuple):
+    """What this machine can do at most, for the floors."""
+
+    operations_per_second: float
+    bytes_per_second: float
 
 
 def arguments(description: str | None, name: str) -> argparse.ArgumentParser:
@@ -64,8 +70,9 @@ def learn_dictionary(code: Coder, atoms: int, key: jax.Array, batches: jax.Array
     def take(state, batch):
         return learn(batch[0], state, batch[1], code)[0], None
 
-    start = begin_dictionary(key, batches[:4].reshape(-1, batches.shape[-1]), atoms)
-    keys = jax.random.split(key, len(batches))
+    first, rest = jax.random.split(key)
+    start = begin_dictionary(first, batches[:4].reshape(-1, batches.shape[-1]), atoms)
+    keys = jax.random.split(rest, len(batches))
     return jax.lax.scan(take, start, (keys, batches))[0].dictionary
 
 
@@ -108,6 +115,11 @@ def take_turns(calls: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict,
     return seconds, results
 
 
+def measure_machine() -> Machine:
+    """Returns the rates of this machine."""
+    return Machine(matmul_rate(), copy_rate())
+
+
 def matmul_rate() -> float:
     """Returns the operations a second of a float32 product of the size that solvers make."""
     a, b = jnp.ones((1024, 256)), jnp.ones((256, 256))
@@ -142,15 +154,7 @@ def record(path: Path, rows: Sequence[dict[str, Any]], **more) -> None:
     columns = more.get("columns") or list(rows[0])
     print(table([{name: row.get(name) for name in columns} for row in rows]))
     described = environment.describe()
-    described["peers"] = {name: _version(name) for name in PEERS}
+    described["peers"] = {name: environment.version_of(name) for name in PEERS}
     described["cores"] = os.cpu_count()
     write_json(path, {"rows": list(rows), **more, "environment": described})
     print(f"wrote {path}")
-
-
-def _version(name: str) -> str | None:
-    """Returns the version of a package, None where it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -45,13 +45,6 @@ class Contender(NamedTuple):
     compile_seconds: float | None = None  # None: nothing is compiled
 
 
-class Machine(NamedTuple):
-    """What this machine can do at most, for the floor."""
-
-    operations_per_second: float
-    bytes_per_second: float
-
-
 def prepare(seed: int, count: int) -> Problem:
     """Returns a dictionary learned from all patches, and `count` patches to code; 0: all."""
     patches = peers.brick()
@@ -133,7 +126,7 @@ def quality(problem: Problem, result) -> dict[str, float]:
     }
 
 
-def work(problem: Problem, solver: str, result, seconds: float, machine: Machine) -> dict:
+def work(problem: Problem, solver: str, result, seconds: float, machine: peers.Machine) -> dict:
     """Returns the steps that a solver of ours took, and what they cost at least."""
     steps = np.asarray(result.steps, np.float64)
     least = operations(solver, steps.sum(), problem)
@@ -150,7 +143,7 @@ def work(problem: Problem, solver: str, result, seconds: float, machine: Machine
     }
 
 
-def make_rows(problem: Problem, made: dict[str, Contender], repeats: int, machine: Machine):
+def make_rows(problem: Problem, made: dict[str, Contender], repeats: int, machine: peers.Machine):
     """Returns a row for each contender, timed in turns."""
     calls = {name: contender.call for name, contender in made.items()}
     seconds, results = peers.take_turns(calls, repeats)
@@ -179,7 +172,7 @@ def main() -> None:
 
     problem = prepare(options.seed, options.count)
     made = contenders(problem, options.skip, options.jobs)
-    machine = Machine(peers.matmul_rate(), peers.copy_rate())
+    machine = peers.measure_machine()
     rows = make_rows(problem, made, options.repeats, machine)
     peers.record(
         options.output,

@@ -42,7 +42,7 @@ from sparse_ad.methods.mlf_sc_2020 import MlfSc2020
 from sparse_ad.normalisation import Normalise
 from sparse_ad.options import section
 from sparse_ad.patches import Patches, Pool
-from sparse_ad.sparse.channels import ChannelCoder
+from sparse_ad.sparse.channels import ChannelLasso, ChannelOmp
 from sparse_ad.sparse.exemplars import ExemplarCoder
 
 LAYERS = ("conv2_2", "conv3_3", "conv4_3")
@@ -50,7 +50,7 @@ AS_DESCRIBED = (
     Network("vgg16", layers=LAYERS),
     MlfSc(
         patches=ChannelPatches(size=8, stride=2),
-        coder=ChannelCoder("coordinate_descent", penalty=1.0, max_steps=200),
+        coder=ChannelLasso(penalty=1.0, max_steps=200),
         atoms=5,
         score_of="all_patches",
         pool=Pool(top=5),
@@ -60,7 +60,7 @@ PUBLISHED_CODE = (
     Network("vgg16", layers=LAYERS, shrink=(4, 2, 1), crop=2),
     replace(
         AS_DESCRIBED[1],
-        coder=ChannelCoder("omp", nonzeros=3, max_steps=200),
+        coder=ChannelOmp(nonzeros=3),
         standardise="image",
         score_of="channels",
     ),

@@ -144,6 +144,8 @@ def convert(field: str, value: Any, hint: Any) -> Any:
 def switch(values: Values, kinds: Kinds, name: str) -> ConfigDict:
     """Returns the section of another kind: its defaults, and what both kinds have from `values`.
 
+    For kinds whose common fields mean the same, such as data sources.
+
     Raises: FieldError for a name that is not among `kinds`.
     """
     require_choice("name", name, kinds)

@@ -15,10 +15,10 @@ from sparse_ad.errors import UserError, within
 from sparse_ad.evaluation import protocol
 from sparse_ad.evaluation.records import read_calibration, read_results, write_results, write_scores
 from sparse_ad.evaluation.results import About, Calibration
-from sparse_ad.evaluation.scoring import Score, compile_score
 from sparse_ad.experiment import Experiment
 from sparse_ad.fitting import loop
 from sparse_ad.fitting.record import FitRecord
+from sparse_ad.methods.compiled import Score, compile_score
 from sparse_ad.options import describe
 from sparse_ad.report.page import write_overlay, write_report
 from sparse_ad.report.pictures import gather_pictures

@@ -1,7 +1,7 @@
 """The types that every part speaks.
 
-One axis alphabet: n images, h w pixels, c channels, p patches, g groups (one model each),
-d values in a patch, k atoms, m vectors of a bank or batch.
+One axis alphabet: n images, h w pixels, c channels, p patches, d values in a patch,
+k atoms, m vectors of a bank or batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 Key = jax.Array
-Params = Any  # a pytree of arrays: all that scoring needs, and what is checkpointed
-State = Any  # a pytree of arrays: all that fitting needs to go on
+Params = Any  # a pytree of arrays: all that scoring needs; computed from the state
+State = Any  # a pytree of arrays: all that fitting needs to go on, and what is checkpointed
 
 Encoded = Path | bytes | np.ndarray
 """An image not yet decoded: a file, the bytes of one, or pixels (uint8, uint16 or 0..1 float)."""
@@ -117,10 +117,11 @@ class ErrorGrid(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A detector: pure functions, bound to their options, that hold no arrays.
+    """A detector: pure functions, bound to their options, that hold nothing that was fitted.
 
     `init` and `update` take a batch of maps [n ...]; `score` and the views take the maps of ONE
-    image. The caller loops over images, `together` at a time: see `batching.for_each`.
+    image, but for the view `atoms`, which takes params alone. The caller loops over images,
+    `together` at a time: see `batching.for_each`.
     """
 
     init: Callable[[Key, Maps], State]
@@ -136,13 +137,13 @@ class Method(NamedTuple):
 class VectorModel(NamedTuple):
     """A model of vectors that knows nothing of images; `patchwise` lifts it to a Method.
 
-    Each of g groups has a model of its own. Functions take many vectors at a time, so that a model
-    may order and chunk them, but the result of a vector does not depend on the others.
+    Functions take many vectors at a time, so that a model may order and chunk them, but the result
+    of a vector does not depend on the others.
     """
 
-    init: Callable[[Key, Float[Array, "m g d"]], State]
-    update: Callable[[Key, State, Float[Array, "m g d"]], tuple[State, dict[str, Array]]]
+    init: Callable[[Key, Float[Array, "m d"]], State]
+    update: Callable[[Key, State, Float[Array, "m d"]], tuple[State, dict[str, Array]]]
     finish: Callable[[Key, State], Params]
-    errors: Callable[[Params, Float[Array, "p g d"]], tuple[Float[Array, "p g"], Diagnostics]]
-    reconstruct: Callable[[Params, Float[Array, "p g d"]], Float[Array, "p g d"]] | None = None
+    errors: Callable[[Params, Float[Array, "p d"]], tuple[Float[Array, " p"], Diagnostics]]
+    reconstruct: Callable[[Params, Float[Array, "p d"]], Float[Array, "p d"]] | None = None
     atoms: Callable[[Params], Float[Array, "k d"]] | None = None

@@ -23,13 +23,13 @@ from sparse_ad.evaluation.results import (
     Skipped,
 )
 from sparse_ad.evaluation.scoring import (
-    Score,
     ScoredImage,
     check_readable,
     measure_costs,
     score_images,
     summarise_info,
 )
+from sparse_ad.methods.compiled import Score
 from sparse_ad.types import Example, Params, Splits
 
 NO_MAP = np.zeros((0, 0), np.float32)

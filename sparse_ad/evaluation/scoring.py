@@ -3,34 +3,27 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 from tqdm import tqdm
 
-from sparse_ad.batching import batched
 from sparse_ad.data.images import Images
 from sparse_ad.data.pipeline import scoring_batches
-from sparse_ad.devices import by_image
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation.results import Cost, Skipped
+from sparse_ad.methods.compiled import Score
 from sparse_ad.types import (
     NO_DIAGNOSTICS,
     Batch,
     Diagnostics,
     Example,
-    Features,
-    Method,
     Params,
     Scores,
 )
-
-Score = Callable[[Params, Float[np.ndarray, "n h w c"]], Scores]
-"""The compiled scoring function of a detector: of n images, features included."""
 
 REPEATS = 2  # calls that are repeated to be timed, where a data set fits in one batch
 
@@ -45,21 +38,6 @@ class ScoredImage(NamedTuple):
     map: Float[np.ndarray, "h w"]
     info: Diagnostics  # of plain numbers
     problem: str  # why it could not be read; "" if it could
-
-
-def compile_score(method: Method) -> Score:
-    """Returns the compiled `score(params, images)`: features first, then the detector."""
-    score = by_image(batched(method.score, method.together))
-    return partial(_score_maps, score, method.features)
-
-
-def _score_maps(
-    score: Callable,
-    features: Features,
-    params: Params,
-    images: Float[Array | np.ndarray, "n h w c"],
-) -> Scores:
-    return score(params, features.extract(images))
 
 
 def score_images(

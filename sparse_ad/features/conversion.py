@@ -39,7 +39,6 @@ class Weights(NamedTuple):
     mean: Float[np.ndarray, "3"]
     std: Float[np.ndarray, "3"]
     sha256: str  # of all of the above: names, shapes and bytes
-    origin: str  # where they come from, for people
 
 
 def parameter_shapes(backbone: str) -> dict[str, Shape]:
@@ -85,12 +84,10 @@ def convert(backbone: str, path: str, arrays: Arrays) -> Weights:
         params[f"{name}/bias"] = np.ascontiguousarray(bias, np.float32)
     mean, std = (np.asarray(value, np.float32) for value in (layout.mean, layout.std))
     digest = fingerprint({**params, "mean": mean, "deviation": std})
-    origin = f"{path} ({layout.title})"
-    return Weights(unflatten_dict(params, sep="/"), mean, std, digest, origin)
+    return Weights(unflatten_dict(params, sep="/"), mean, std, digest)
 
 
 _CONVERTED = Layout(
-    title="converted",
     order="hwio",
     source=lambda path: Source(f"{path}/kernel", f"{path}/bias"),
     mean=(0.0, 0.0, 0.0),  # as the file says

@@ -5,7 +5,6 @@ params = fit(method, images, epochs=4)
 scores = score(method, params, others)
 """
 
-import math
 from functools import partial
 from typing import Any
 
@@ -16,12 +15,13 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from sparse_ad import methods
-from sparse_ad.batching import batched
 from sparse_ad.data.pipeline import training_order
-from sparse_ad.devices import by_image, check_batch, everywhere, replicate, spread
+from sparse_ad.devices import check_batch, everywhere, replicate, spread
 from sparse_ad.errors import UserError, require
 from sparse_ad.features import Pixels
+from sparse_ad.fitting.setup import Fit, fit_keys
 from sparse_ad.fitting.steps import batch_indices
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.methods.lifts.tiles import Tiles
 from sparse_ad.types import Method, Params, Scores
 
@@ -48,13 +48,13 @@ def fit(
     Sees the same batches and draws as `fitting.loop.fit` with this seed, in the same order.
     Raises: UserError for images that are no such array, or a parameter that is not finite.
     """
-    images = check_images(images)
+    images, options = check_images(images), Fit(batch_size, float(epochs))
     check_batch("batch_size", batch_size)
-    first_key, step_key, last_key = jax.random.split(jax.random.key(seed), 3)
+    first_key, step_key, last_key = fit_keys(seed)
     order = training_order(len(images), seed)
     update = jax.jit(method.update, donate_argnums=1, out_shardings=everywhere())
     state = None
-    for step in tqdm(range(math.ceil(epochs * len(images) / batch_size)), "fit", delay=1):
+    for step in tqdm(range(options.steps(len(images))), "fit", delay=1):
         batch = images[batch_indices(order, step, 1, batch_size)[0]]
         maps = spread(method.features.extract(batch))
         if state is None:
@@ -74,13 +74,11 @@ def score(method: Method, params: Params, images: Any, *, batch_size: int = 8) -
     """
     images = check_images(images)
     check_batch("batch_size", batch_size)
-    compiled = by_image(batched(method.score, method.together))
+    compiled = compile_score(method)
     padding = ((0, -len(images) % batch_size), (0, 0), (0, 0), (0, 0))
     padded = np.pad(images, padding)
     parts = [
-        jax.tree.map(
-            np.asarray, compiled(params, method.features.extract(padded[at : at + batch_size]))
-        )
+        jax.tree.map(np.asarray, compiled(params, padded[at : at + batch_size]))
         for at in range(0, len(padded), batch_size)
     ]
     join = partial(jax.tree.map, lambda *leaves: np.concatenate(leaves)[: len(images)])

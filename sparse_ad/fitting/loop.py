@@ -1,8 +1,6 @@
 """The one loop that fits every detector: resumes bit for bit, stops cleanly, shards by images.
 
-How a kill is handled: a signal is noted by `StopSignals`; the loop then saves a checkpoint and
-raises `Stopped`. A process that dies without a signal loses the steps since the last checkpoint.
-Either way the same command resumes, and ends with the same bits.
+How a kill is handled: system/signals.py.
 """
 
 import hashlib
@@ -48,12 +46,11 @@ def fit(setup: Setup, examples: Sequence[Example], workdir: Path) -> tuple[Param
     """
     check_batch("fit.batch_size", setup.options.batch_size)
     steps = setup.steps(len(examples))
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    progress = _restore(setup, checkpoints, examples)
-    log = MetricsLog(workdir / "metrics.jsonl", progress.step if progress else 0)
-    if progress is None or progress.step < steps:
-        progress = _continue(setup, examples, progress, checkpoints, log)
-    checkpoints.close()
+    with closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
+        progress = _restore(setup, checkpoints, examples)
+        log = MetricsLog(workdir / "metrics.jsonl", progress.step if progress else 0)
+        if progress is None or progress.step < steps:
+            progress = _continue(setup, examples, progress, checkpoints, log)
     record = FitRecord(steps, len(examples), progress.seconds, log.last)
     write_json(workdir / "fit.json", record)
     return _finish(setup, progress.state), record
@@ -66,16 +63,15 @@ def load(setup: Setup, workdir: Path, examples: Sequence[Example] | None = None)
     those that it was made with: the held-out ones may then be among them.
     """
     steps = read_json(workdir / "fit.json", FitRecord).steps
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    if checkpoints.latest() != steps:
-        raise UserError(
-            f"{checkpoints.folder}: the checkpoint of step {steps}, the last of the fit, is not "
-            "there; run --mode=fit again"
-        )
-    state, position = checkpoints.restore(steps, setup.state_like())
-    if examples is not None:
-        _check_same_images(checkpoints, steps, position, examples)
-    checkpoints.close()
+    with closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
+        if checkpoints.latest() != steps:
+            raise UserError(
+                f"{checkpoints.folder}: the checkpoint of step {steps}, the last of the fit, is "
+                "not there; run --mode=fit again"
+            )
+        state, position = checkpoints.restore(steps, setup.state_like())
+        if examples is not None:
+            _check_same_images(checkpoints, steps, position, examples)
     return _finish(setup, replicate(state))
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_ad.data.decode import CHANNELS
 from sparse_ad.data.images import Images
 from sparse_ad.errors import require
 from sparse_ad.types import Key, Method, State
@@ -33,6 +32,16 @@ class Fit:
         remedy = "must be 0 (keep no images) or more"
         require(self.resident_gb >= 0, "resident_gb", self.resident_gb, remedy)
 
+    def steps(self, count: int) -> int:
+        """Returns how many batches the epochs over `count` images take."""
+        return math.ceil(self.epochs * count / self.batch_size)
+
+
+def fit_keys(seed: int) -> tuple[Key, Key, Key]:
+    """Returns the keys of the beginning, of all steps, and of the end of a fit."""
+    first, steps, last = jax.random.split(jax.random.key(seed), 3)
+    return first, steps, last
+
 
 class Setup(NamedTuple):
     """A fit before it has seen any data."""
@@ -44,19 +53,18 @@ class Setup(NamedTuple):
 
     def steps(self, count: int) -> int:
         """Returns how many batches the epochs over `count` images take."""
-        return math.ceil(self.options.epochs * count / self.options.batch_size)
+        return self.options.steps(count)
 
     def keys(self) -> tuple[Key, Key, Key]:
         """Returns the keys of the beginning, of all steps, and of the end of the fit."""
-        first, steps, last = jax.random.split(jax.random.key(self.seed), 3)
-        return first, steps, last
+        return fit_keys(self.seed)
 
     def state_like(self) -> State:
         """Returns the shapes and types of the detector's state, without any data.
 
         Raises: UserError where images and detector do not go together.
         """
-        shape = (self.options.batch_size, *self.images.size, CHANNELS[self.images.color])
+        shape = (self.options.batch_size, *self.images.shape)
         images = jax.ShapeDtypeStruct(shape, jnp.float32)
         maps = jax.eval_shape(self.method.features.extract, images)
         return jax.eval_shape(self.method.init, jax.random.key(0), maps)

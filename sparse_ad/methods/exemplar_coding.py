@@ -79,7 +79,7 @@ class WhitenedExemplars(NamedTuple):
 
 
 def vector_model(options: ExemplarCoding) -> VectorModel:
-    """Returns the model of vectors; it has one group only."""
+    """Returns the model of vectors."""
     coder = exemplar_coder(options.coder)
     return VectorModel(
         init=partial(init, options),
@@ -90,17 +90,17 @@ def vector_model(options: ExemplarCoding) -> VectorModel:
 
 
 def to_signals(
-    whitened: bool, whitening: Whitening, vectors: Float[Array, "m 1 d"]
+    whitened: bool, whitening: Whitening, vectors: Float[Array, "m d"]
 ) -> Float[Array, "m d"]:
     """Returns the vectors in the space in which they are coded."""
-    return apply_whitening(whitening, vectors[:, 0]) if whitened else vectors[:, 0]
+    return apply_whitening(whitening, vectors) if whitened else vectors
 
 
-def init(options: ExemplarCoding, key: Key, vectors: Float[Array, "m 1 d"]) -> WhitenedExemplars:
+def init(options: ExemplarCoding, key: Key, vectors: Float[Array, "m d"]) -> WhitenedExemplars:
     """Returns no exemplars yet, and the whitening of the first vectors."""
     length = vectors.shape[-1]
     if options.whiten:
-        moments = add_vectors(begin_moments(length), vectors[:, 0])
+        moments = add_vectors(begin_moments(length), vectors)
         whitening = whiten(moments, options.shrinkage)
     else:
         whitening = Whitening(jnp.zeros((length,)), jnp.eye(length))
@@ -108,7 +108,7 @@ def init(options: ExemplarCoding, key: Key, vectors: Float[Array, "m 1 d"]) -> W
 
 
 def update(
-    whitened: bool, key: Key, state: WhitenedExemplars, vectors: Float[Array, "m 1 d"]
+    whitened: bool, key: Key, state: WhitenedExemplars, vectors: Float[Array, "m d"]
 ) -> tuple[WhitenedExemplars, dict[str, Float[Array, ""]]]:
     """Returns the exemplars with those that a batch of vectors adds, and what to log."""
     signals = to_signals(whitened, state.whitening, vectors)
@@ -128,8 +128,8 @@ def finish(key: Key, state: WhitenedExemplars) -> WhitenedExemplars:
 
 
 def errors(
-    coder: Coder, whitened: bool, params: WhitenedExemplars, vectors: Float[Array, "p 1 d"]
-) -> tuple[Float[Array, "p 1"], Diagnostics]:
+    coder: Coder, whitened: bool, params: WhitenedExemplars, vectors: Float[Array, "p d"]
+) -> tuple[Float[Array, " p"], Diagnostics]:
     """Returns the squared residuals of the codes."""
     signals = to_signals(whitened, params.whitening, vectors)
-    return coder(params.exemplars.atoms, signals).error[:, None], NO_DIAGNOSTICS
+    return coder(params.exemplars.atoms, signals).error, NO_DIAGNOSTICS

@@ -19,13 +19,14 @@ from sparse_ad.methods.layer_scores import SCORES, channel_scores
 from sparse_ad.methods.lifts.grid import score_grid, total
 from sparse_ad.methods.lifts.maps import Shape, map_shapes, only
 from sparse_ad.methods.standardisation import STANDARDISE, MeanStd
+from sparse_ad.options import choice
 from sparse_ad.patches import ChannelPatches, Pool, grid, image_map, pool
 from sparse_ad.sparse.channels import (
-    SOLVERS,
+    CHANNEL_CODERS,
     ChannelCoder,
+    ChannelLasso,
     begin_channels,
     channel_coder,
-    for_learning,
     learn_channels,
 )
 from sparse_ad.sparse.dictionary import Statistics
@@ -61,7 +62,7 @@ class MlfSc:
     """
 
     patches: ChannelPatches = ChannelPatches(size=8, stride=2)
-    coder: ChannelCoder = ChannelCoder()
+    coder: ChannelCoder = choice(CHANNEL_CODERS, ChannelLasso())
     atoms: int = 5  # of the dictionary of each channel
     # channels to mean 0, std 1 first: none | image: each by itself | training: by the first batch
     standardise: str = "none"
@@ -73,10 +74,11 @@ class MlfSc:
         require(self.atoms >= 1, "atoms", self.atoms, "must be at least 1")
         require_choice("standardise", self.standardise, STANDARDISE)
         require_choice("score_of", self.score_of, SCORES)
-        nonzeros, remedy = self.coder.nonzeros, f"exceeds the {self.atoms} atoms that there are"
-        unread = "nonzeros" not in SOLVERS[self.coder.solver][1]
         with within("coder"):
-            require(unread or nonzeros <= self.atoms, "nonzeros", nonzeros, remedy)
+            self.coder.check_atoms(self.atoms)
+        read = SCORES[self.score_of].sums_channels or self.pool.rule == Pool().rule
+        with within("pool"):
+            require(read, "rule", self.pool.rule, "has no meaning but with score_of = positions")
 
     def build(self, features: Features, shape: Shape) -> Method:
         """Returns the detector of images of `shape`.
@@ -132,7 +134,7 @@ def mlf_sc(
                 grid(side, options.patches.size, stride)
     coders = (
         channel_coder(options.coder, stride),
-        channel_coder(for_learning(options.coder), stride),
+        channel_coder(options.coder.for_learning(), stride),
     )
     plan = Plan(options, *coders, rearrange, shapes, shape[:2], features.border)
     errors = error_grid(plan)

@@ -52,14 +52,14 @@ class Pca:
 
         Raises: FieldError where the small images have too few values; UserError for several maps.
         """
-        channels = only(map_shapes(features, shape))[-1]
+        height, width, channels = only(map_shapes(features, shape))
         length = self.side**2 * channels
         remedy = f"small images have only {length} values: side^2 times channels"
         require(self.components < length, "components", self.components, remedy)
         grid = ErrorGrid(
             errors=partial(errors, self.side),
             pool=jnp.mean,
-            to_map=partial(resize_map, shape=shape[:2], border=0),
+            to_map=partial(enlarge, (height, width), shape[:2], features.border),
         )
         return Method(
             init=partial(init, length),
@@ -117,6 +117,16 @@ def errors(
     """Returns the squared residual of each pixel of the small image, summed over channels."""
     small, projection = project(side, params, only(maps))
     return jnp.sum((small - projection) ** 2, axis=-1), NO_DIAGNOSTICS
+
+
+def enlarge(
+    map_shape: tuple[int, int],
+    shape: tuple[int, int],
+    border: int,
+    errors: Float[Array, "side side"],
+) -> Float[Array, "h w"]:
+    """Returns the errors at the size of the map they are of, and then of the image."""
+    return resize_map(jax.image.resize(errors, map_shape, "linear"), shape, border)
 
 
 def reconstruct(side: int, params: Subspace, maps: Maps) -> Float[Array, "h w c"]:

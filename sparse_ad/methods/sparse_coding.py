@@ -4,7 +4,6 @@ Source: Imamura et al., "MLF-SC: Incorporating multi-layer features to sparse co
 detection", 2021, section 3.1.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from sparse_ad.normalisation import Normalise
 from sparse_ad.patches import Patches, Pool
 from sparse_ad.sparse.coder import LassoCoder, lasso_coder
 from sparse_ad.sparse.dictionary import Statistics, begin_dictionary, learn
-from sparse_ad.sparse.problems import Coder, Solution, product
+from sparse_ad.sparse.problems import Coder, product
 from sparse_ad.types import Diagnostics, Features, Key, Method, VectorModel
 
 
@@ -54,14 +53,14 @@ class SparseCoding:
         return patchwise(model, self.patches, self.normalise, self.pool, features, shape)
 
 
-class Dictionaries(NamedTuple):
+class Dictionary(NamedTuple):
     """What scoring needs."""
 
-    dictionary: Float[Array, "g k d"]
+    atoms: Float[Array, "k d"]
 
 
 def vector_model(options: SparseCoding) -> VectorModel:
-    """Returns the model of vectors: one dictionary for each group."""
+    """Returns the model of vectors: one dictionary."""
     coder = lasso_coder(options.coder)
     return VectorModel(
         init=partial(init, options.atoms),
@@ -73,36 +72,20 @@ def vector_model(options: SparseCoding) -> VectorModel:
     )
 
 
-def by_group(function: Callable, in_axes: tuple[int, ...], out_axes: int) -> Callable:
-    """Returns the function mapped over groups, which lie along the given axes.
-
-    One group is computed without a group axis: XLA's CPU code for products and gathers with a
-    batch axis of one is several times slower than without.
-    """
-    return partial(map_groups, function, in_axes, out_axes)
+def own_key(key: Key) -> Key:
+    """Returns the key that draws for a dictionary: that with which results/ were recorded."""
+    return jax.random.split(key, 1)[0]
 
 
-def map_groups(function: Callable, in_axes: tuple[int, ...], out_axes: int, *trees):
-    """Returns function(*trees) of every group; see `by_group`."""
-    if jax.tree.leaves(trees[0])[0].shape[in_axes[0]] > 1:
-        return jax.vmap(function, in_axes, out_axes)(*trees)
-    only = [
-        jax.tree.map(lambda leaf, axis=axis: leaf[(slice(None),) * axis + (0,)], tree)
-        for axis, tree in zip(in_axes, trees, strict=True)
-    ]
-    return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, out_axes), function(*only))
-
-
-def init(atoms: int, key: Key, vectors: Float[Array, "m g d"]) -> Statistics:
-    """Returns dictionaries of vectors, and empty statistics."""
-    keys = jax.random.split(key, vectors.shape[1])
-    return by_group(partial(begin_dictionary, atoms=atoms), (0, 1), 0)(keys, vectors)
+def init(atoms: int, key: Key, vectors: Float[Array, "m d"]) -> Statistics:
+    """Returns a dictionary of vectors, and empty statistics."""
+    return begin_dictionary(own_key(key), vectors, atoms)
 
 
 def update(
-    coder: Coder, minibatch: int, key: Key, state: Statistics, vectors: Float[Array, "m g d"]
+    coder: Coder, minibatch: int, key: Key, state: Statistics, vectors: Float[Array, "m d"]
 ) -> tuple[Statistics, dict[str, Float[Array, ""]]]:
-    """Returns the dictionaries after all minibatches of vectors, and what to log: its means."""
+    """Returns the dictionary after all minibatches of vectors, and what to log: its means."""
     count = max(1, vectors.shape[0] // minibatch)
     batches = vectors[: vectors.shape[0] // count * count]
     batches = batches.reshape(count, -1, *vectors.shape[1:])
@@ -112,29 +95,23 @@ def update(
 
 
 def take_minibatch(
-    coder: Coder, state: Statistics, batch: tuple[Key, Float[Array, "m g d"]]
-) -> tuple[Statistics, dict[str, Float[Array, " g"]]]:
-    """Returns the dictionaries after one minibatch, and what to log, by group."""
+    coder: Coder, state: Statistics, batch: tuple[Key, Float[Array, "m d"]]
+) -> tuple[Statistics, dict[str, Float[Array, ""]]]:
+    """Returns the dictionary after one minibatch, and what to log."""
     key, vectors = batch
-    keys = jax.random.split(key, vectors.shape[1])
-    return by_group(partial(learn, coder=coder), (0, 0, 1), 0)(keys, state, vectors)
+    return learn(own_key(key), state, vectors, coder)
 
 
-def finish(key: Key, state: Statistics) -> Dictionaries:
-    """Returns the dictionaries."""
-    return Dictionaries(state.dictionary)
-
-
-def solve(coder: Coder, params: Dictionaries, vectors: Float[Array, "p g d"]) -> Solution:
-    """Returns the codes of vectors, [p g ...]."""
-    return by_group(coder, (0, 1), 1)(params.dictionary, vectors)
+def finish(key: Key, state: Statistics) -> Dictionary:
+    """Returns the dictionary."""
+    return Dictionary(state.dictionary)
 
 
 def errors(
-    coder: Coder, params: Dictionaries, vectors: Float[Array, "p g d"]
-) -> tuple[Float[Array, "p g"], Diagnostics]:
+    coder: Coder, params: Dictionary, vectors: Float[Array, "p d"]
+) -> tuple[Float[Array, " p"], Diagnostics]:
     """Returns the squared residuals, and how well the codes are known to be solved."""
-    solution = solve(coder, params, vectors)
+    solution = coder(params.atoms, vectors)
     mean = {
         "converged": jnp.mean(solution.converged.astype(vectors.dtype)),
         "nonzeros": jnp.mean(jnp.sum(solution.code != 0.0, axis=-1).astype(vectors.dtype)),
@@ -144,13 +121,12 @@ def errors(
 
 
 def reconstruct(
-    coder: Coder, params: Dictionaries, vectors: Float[Array, "p g d"]
-) -> Float[Array, "p g d"]:
+    coder: Coder, params: Dictionary, vectors: Float[Array, "p d"]
+) -> Float[Array, "p d"]:
     """Returns zD of every vector."""
-    code = solve(coder, params, vectors).code
-    return by_group(product, (1, 0), 1)(code, params.dictionary)
+    return product(coder(params.atoms, vectors).code, params.atoms)
 
 
-def atoms(params: Dictionaries) -> Float[Array, "k d"]:
-    """Returns the dictionary of the first group."""
-    return params.dictionary[0]
+def atoms(params: Dictionary) -> Float[Array, "k d"]:
+    """Returns the atoms."""
+    return params.atoms

@@ -13,7 +13,8 @@ from sparse_ad.data.images import Images
 from sparse_ad.data.pipeline import scoring_batches
 from sparse_ad.devices import by_image
 from sparse_ad.evaluation.results import ScoreRow
-from sparse_ad.evaluation.scoring import Score, score_images
+from sparse_ad.evaluation.scoring import score_images
+from sparse_ad.methods.compiled import Score
 from sparse_ad.types import Example, Explanation, Method, Params
 
 PER_GROUP = 3  # pictures

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from sparse_ad.errors import require, require_choice
+from sparse_ad.errors import require
 from sparse_ad.sparse.dictionary import NOISE, Statistics, Sums, add_batch, begin, replace_unused
 from sparse_ad.sparse.problems import Coder, Quadratic, QuadraticSolver, Solution
 from sparse_ad.sparse.shifted_maps import collect, correlate, energies, windows
@@ -22,52 +22,80 @@ from sparse_ad.sparse.solvers import few_atoms
 from sparse_ad.sparse.solvers.few_atoms.coordinate_descent import SWEEPS
 from sparse_ad.types import Key
 
-LASSO = ("penalty", "max_steps", "tolerance")
-SOLVERS = {  # and the options that each reads
-    "coordinate_descent": (few_atoms.coordinate_descent, LASSO),
-    "omp": (few_atoms.omp, ("nonzeros",)),
-    "exact_l0": (few_atoms.exact_l0, ("nonzeros",)),
-}
-
 
 @dataclass(frozen=True)
-class ChannelCoder:
-    """Codes the patches of each channel by a dictionary of a few atoms of its own."""
+class ChannelLasso:
+    """Codes by the lasso, with coordinate descent."""
 
-    # coordinate_descent: the lasso; omp: orthogonal matching pursuit; exact_l0: the best support
-    solver: str = "coordinate_descent"
-    penalty: float = 1.0  # coordinate_descent: of the code's L1 norm, beside 1/2 ||x - z D||^2
-    nonzeros: int = 3  # omp, exact_l0: of a code, at most
-    max_steps: int = 1000  # coordinate_descent: sweeps over the atoms, at most
-    tolerance: float = 1e-4  # coordinate_descent: relative duality gap that is small enough
+    penalty: float = 1.0  # of the code's L1 norm, beside 1/2 ||x - z D||^2
+    max_steps: int = 1000  # sweeps over the atoms, at most
+    tolerance: float = 1e-4  # relative duality gap that is small enough
+
+    certified = True  # solutions carry a duality gap
 
     def __post_init__(self):
-        require_choice("solver", self.solver, SOLVERS)
         require(self.penalty > 0, "penalty", self.penalty, "must be positive")
-        require(self.nonzeros >= 1, "nonzeros", self.nonzeros, "must be at least 1")
         require(self.max_steps >= 1, "max_steps", self.max_steps, "must be at least 1")
         require(self.tolerance > 0, "tolerance", self.tolerance, "must be positive")
 
-    @property
-    def certified(self) -> bool:
-        """Whether the solver stops by a duality gap, which its solutions then tell."""
-        return self.solver == "coordinate_descent"
+    def solver(self) -> QuadraticSolver:
+        """Returns the solver, bound to these options."""
+        return partial(few_atoms.coordinate_descent, **vars(self))
+
+    def for_learning(self) -> "ChannelLasso":
+        """Returns the options, as exact as learning needs them.
+
+        The lasso stops after SWEEPS sweeps, which suffice for all but a few percent of the signals;
+        the others go into the statistics as they stand, and later images, coded again, outweigh
+        them.
+        """
+        return replace(self, max_steps=SWEEPS)
+
+    def check_atoms(self, atoms: int) -> None:
+        """Accepts any number of atoms."""
 
 
-def for_learning(options: ChannelCoder) -> ChannelCoder:
-    """Returns the options, as exact as learning needs them.
+@dataclass(frozen=True)
+class ChannelOmp:
+    """Codes by at most so many atoms, with orthogonal matching pursuit."""
 
-    The lasso stops after SWEEPS sweeps, which suffice for all but a few percent of the signals; the
-    others go into the statistics as they stand, and later images, coded again, outweigh them.
-    """
-    return replace(options, max_steps=SWEEPS)
+    nonzeros: int = 3  # of a code, at most
+
+    certified = False
+
+    def __post_init__(self):
+        require(self.nonzeros >= 1, "nonzeros", self.nonzeros, "must be at least 1")
+
+    def solver(self) -> QuadraticSolver:
+        """Returns the solver, bound to these options."""
+        return partial(few_atoms.omp, nonzeros=self.nonzeros)
+
+    def for_learning(self) -> "ChannelOmp":
+        """Returns these options: learning codes as scoring does."""
+        return self
+
+    def check_atoms(self, atoms: int) -> None:
+        """Raises FieldError where a code would have more non-zeros than there are atoms."""
+        remedy = f"exceeds the {atoms} atoms that there are"
+        require(self.nonzeros <= atoms, "nonzeros", self.nonzeros, remedy)
+
+
+@dataclass(frozen=True)
+class ChannelExactL0(ChannelOmp):
+    """Codes by at most so many atoms: the best of all supports."""
+
+    def solver(self) -> QuadraticSolver:
+        """Returns the solver, bound to these options."""
+        return partial(few_atoms.exact_l0, nonzeros=self.nonzeros)
+
+
+ChannelCoder = ChannelLasso | ChannelOmp | ChannelExactL0
+CHANNEL_CODERS = {"lasso": ChannelLasso, "omp": ChannelOmp, "exact_l0": ChannelExactL0}
 
 
 def channel_coder(options: ChannelCoder, stride: int) -> Coder:
     """Returns `coder(dictionary[k s s c], map[h w c]) -> Solution`; see `code_map`."""
-    solver, fields = SOLVERS[options.solver]
-    bound = {field: getattr(options, field) for field in fields}
-    return partial(code_map, partial(solver, **bound), stride)
+    return partial(code_map, options.solver(), stride)
 
 
 def code_map(

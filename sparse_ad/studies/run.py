@@ -155,11 +155,12 @@ def measure_differences(
     differences = []
     for block, rows in summary.items():
         scored = _read_block(cells, block)
-        checks = {cell.row.key for cell in cells if cell.row.check} & rows.keys()
+        measured = {row for row, columns in rows.items() if "all" in columns}
+        checks = {cell.row.key for cell in cells if cell.row.check} & measured
         pairs = [(*pair, "compare") for pair in study.compare if set(pair) <= rows.keys()]
         if checks:
             strongest = max(sorted(checks), key=lambda row, rows=rows: rows[row]["all"].value)
-            pairs += [(row, strongest, "check") for row in rows if row not in checks]
+            pairs += [(row, strongest, "check") for row in rows if row in measured - checks]
         for row, less, purpose in pairs:
             columns = rows[row].keys() - set(OWN) if purpose == "compare" else {"all"}
             auroc = {
@@ -188,8 +189,8 @@ def _paired(
 
 
 def _over_seeds(metrics: Sequence[Interval]) -> Summary:
-    values = [metric.value for metric in metrics if metric.value is not None]
-    summary = Summary(float(np.mean(values)), sample_std(values), len(values))
+    values = np.array([metric.value for metric in metrics], float)
+    summary = Summary(float(values.mean()), sample_std(values.tolist()), len(values))
     if len(metrics) > 1:
         return summary
     return summary._replace(low=metrics[0].low, high=metrics[0].high)

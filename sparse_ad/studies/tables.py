@@ -1,6 +1,7 @@
 """The tables of a study: our metrics beside the published ones."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,27 +15,44 @@ OWN = ("r1", "r2")  # columns of a summary that are no AUROC
 DASH = "–"
 
 
+class Layout(NamedTuple):
+    """What the tables of a study have as columns."""
+
+    tables: Callable[[StudyRecord], Iterable[Table]]
+    overview: Callable[[StudyRecord], Table]
+
+
 def list_tables(record: StudyRecord) -> list[Table]:
     """Returns the tables of a study: one for each block, or one of all blocks."""
-    if record.study["columns"] == "blocks":
-        return [
-            auroc_of_blocks(record),
-            *rates_of_blocks(record),
-            *differences_of_blocks(record),
-            *active_units(record),
-        ]
+    return [*LAYOUTS[record.study["columns"]].tables(record), *active_units(record)]
+
+
+def overview(record: StudyRecord) -> Table:
+    """Returns one table of a study: the image AUROC of each row, over all kinds, in each block."""
+    return LAYOUTS[record.study["columns"]].overview(record)
+
+
+def tables_of_blocks(record: StudyRecord) -> list[Table]:
+    """Returns one table of all blocks, for each metric."""
+    return [
+        auroc_of_blocks(record),
+        *rates_of_blocks(record),
+        *differences_of_blocks(record),
+    ]
+
+
+def tables_of_kinds(record: StudyRecord) -> list[Table]:
+    """Returns tables of each block, whose columns are the kinds of anomaly."""
     by_block = (
         table
         for block in record.blocks
         for table in (auroc_of_kinds(record, block), *differences_of_kinds(record, block))
     )
-    return [*by_block, *active_units(record)]
+    return list(by_block)
 
 
-def overview(record: StudyRecord) -> Table:
-    """Returns one table of a study: the image AUROC of each row, over all kinds, in each block."""
-    if record.study["columns"] == "blocks":
-        return auroc_of_blocks(record)
+def overview_of_kinds(record: StudyRecord) -> Table:
+    """Returns the image AUROC of each row, over all kinds, in each block."""
     published, rows = record.published.auroc, []
     for key, row in record.rows.items():
         cells = (over_kinds(record, block, key) for block in record.blocks)
@@ -206,7 +224,8 @@ def show_summary(metric: Summary | None, record: StudyRecord) -> str:
 
 
 def show_rates(metrics: dict[str, Summary]) -> str:
-    return " / ".join(f"{metrics[name].value:.2f}" for name in OWN) if metrics else DASH
+    rates = (f"{metrics[name].value:.2f}" if name in metrics else DASH for name in OWN)
+    return " / ".join(rates) if metrics else DASH
 
 
 def show_published(value: float | None) -> str:
@@ -226,3 +245,9 @@ def show_std(metric: Comparison | None) -> str:
 def to_html(record: StudyRecord) -> str:
     """Returns a page of all tables, with links to the reports of the cells beside it."""
     return html.render("study", record=record, tables=list_tables(record), notes=list_notes(record))
+
+
+LAYOUTS = {
+    "blocks": Layout(tables_of_blocks, auroc_of_blocks),
+    "kinds": Layout(tables_of_kinds, overview_of_kinds),
+}

@@ -28,7 +28,8 @@ class ConfigParser(ConfigFileFlagParser):
     """Loads a config file, with the kinds of its sections as the overrides in argv want them.
 
     --config.data.name=elpv makes the section `data` one of ELPV: with the fields of that source,
-    which keep the values of those fields that both sources have.
+    which keep the values of those fields that both sources have. Other sections begin with the
+    defaults of the new kind: 200 atoms of one detector are no good choice for another.
     """
 
     def __init__(self, argv: Sequence[str]):
@@ -63,8 +64,9 @@ def switch_kinds(config: ConfigDict, argv: Sequence[str]) -> None:
             for part in filter(None, parent.split(".")):
                 section = section[part]
             if value != section[name].get("name"):
+                kept = section[name] if path == "data" else {}
                 try:
-                    section[name] = switch(section[name], kinds, value)
+                    section[name] = switch(kept, kinds, value)
                 except FieldError as error:
                     raise FieldError(field, value, error.remedy) from error
 

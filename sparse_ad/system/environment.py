@@ -32,7 +32,7 @@ def describe() -> dict[str, Any]:
     return {
         "commit": _commit(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version_of(name) for name in PACKAGES},
         "device": {
             "platform": devices[0].platform,
             "kind": devices[0].device_kind,
@@ -43,6 +43,14 @@ def describe() -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shorten_command(sys.argv),
     }
+
+
+def version_of(package: str) -> str | None:
+    """Returns the version of a package, None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def shorten_command(arguments: Sequence[str]) -> str:
@@ -82,13 +90,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _cpu_model() -> str:

@@ -4,7 +4,6 @@ import reprlib
 import types
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ def to_json(value: Any) -> Any:
     """Returns a value in the types of strict JSON.
 
     NamedTuples become objects by the names of their fields, or by the names that their `json_names`
-    gives to some of them; other tuples, lists and arrays become lists; paths become strings.
-    Numbers that are not finite become null.
+    gives to some of them; other tuples, lists and arrays become lists. Numbers that are not
+    finite become null.
     """
     if isinstance(value, dict):
         return {str(name): to_json(item) for name, item in value.items()}
@@ -32,8 +31,6 @@ def to_json(value: Any) -> Any:
         return int(value)
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
     if hasattr(value, "__array__"):
         return to_json(np.asarray(value).tolist())
     return value
@@ -43,7 +40,7 @@ def from_json(content: Any, kind: Any, field: str = "") -> Any:
     """Returns JSON content as `kind`, the inverse of `to_json`.
 
     `kind` is a NamedTuple, whose annotations say what its fields hold, and so on; dict[str, X];
-    tuple[X, ...], tuple[X, Y], list[X]; X | None; float, int, str, bool, Path; Any: as it is.
+    tuple[X, ...], tuple[X, Y], list[X]; X | None; float, int, str, bool; Any: as it is.
     A field that is missing has its default. A field that `kind` does not have is ignored, so that
     files of other versions can be read. Null in place of a float is NaN: see `to_json`.
 
@@ -65,7 +62,7 @@ def from_json(content: Any, kind: Any, field: str = "") -> Any:
         return _sequence(_checked(content, list, field), origin or kind, inner, field)
     if kind is float:
         return float("nan") if content is None else float(_checked(content, int | float, field))
-    return Path(_checked(content, str, field)) if kind is Path else _checked(content, kind, field)
+    return _checked(content, kind, field)
 
 
 def _is_named_tuple(kind: Any) -> bool:

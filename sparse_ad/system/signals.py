@@ -1,4 +1,27 @@
-"""SIGTERM and Ctrl-C: a run ends with all files whole, and says how to go on."""
+"""How a kill is handled: files stay whole, and the same command resumes with the same bits.
+
+SIGTERM or Ctrl-C while steps are taken: `StopSignals` notes the signal. The loop in
+`fitting/loop.py` ends its call (about a second, or one step), saves a checkpoint and raises
+`Stopped`. A second signal ends the run at once, without a checkpoint.
+
+SIGTERM or Ctrl-C at any other time: `end_cleanly`, which `launch.py` calls, makes the signal raise
+`Stopped` at once, and half-written files are removed. In either case `launch.py` prints one line,
+and the exit code is 128 + the number of the signal.
+
+SIGKILL (kill -9) or power loss: no code runs any more. Steps since the last checkpoint are lost;
+`fit.checkpoint_seconds` is the time between two. A hidden .partial file may stay: nothing reads it.
+
+Why the same command can always go on:
+
+- Files are written beside their target, flushed and renamed (`system/files.py`): a kill leaves the
+  old file, never half of the new one. The same holds for checkpoints, which also have checksums
+  (`fitting/checkpoint.py`). Lines are appended to metrics.jsonl: a resumed fit drops one that was
+  cut short, and the lines of steps after its checkpoint (`fitting/metrics_log.py`).
+- A step depends on the state and its number alone: the number decides which images it sees and what
+  it draws. A checkpoint holds both. So a resumed fit ends with the same bits, on the same device,
+  as one that was never stopped.
+- The stages after the fit start again from its result. Finished runs and cells of studies are kept.
+"""
 
 import signal
 import sys

@@ -12,10 +12,13 @@ from sparse_ad.errors import UserError
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A copy of the README and the records."""
+    """A copy of the README and the records, and a page of options."""
     shutil.copy(write.README, tmp_path)
+    (tmp_path / "configs.md").write_text("options")
     shutil.copytree(write.RESULTS, tmp_path / "results")
     monkeypatch.setattr(write, "README", tmp_path / "README.md")
+    monkeypatch.setattr(write, "CONFIGS", tmp_path / "configs.md")
+    monkeypatch.setattr(write.options, "page", lambda: "options")  # the real one takes seconds
     monkeypatch.setattr(write, "RESULTS", tmp_path / "results")
     return tmp_path
 
@@ -51,6 +54,13 @@ def test_a_changed_record_is_noticed_and_written(checkout, capsys):
     for page in (checkout / "README.md", checkout / "results" / "README.md"):
         assert "0.123 (" in page.read_text("utf-8")
     assert write.main(["--check"]) == 0
+
+
+def test_a_changed_page_of_options_is_noticed_and_written(checkout, capsys):
+    (checkout / "configs.md").write_text("old")
+    assert write.main(["--check"]) == 1
+    assert f"{checkout / 'configs.md'}: is out of date" in capsys.readouterr().out
+    assert write.main([]) == 0 and write.main(["--check"]) == 0
 
 
 def test_a_record_of_edited_code_is_noticed(checkout, capsys):

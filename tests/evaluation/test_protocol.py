@@ -13,7 +13,8 @@ from sparse_ad.errors import FieldError, UserError
 from sparse_ad.evaluation import protocol
 from sparse_ad.evaluation.protocol import Evaluation
 from sparse_ad.evaluation.results import Counts
-from sparse_ad.evaluation.scoring import compile_score, measure_costs, summarise_info
+from sparse_ad.evaluation.scoring import measure_costs, summarise_info
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.types import Diagnostics, Scores
 
 

@@ -11,7 +11,7 @@ from helpers.toy import fit, make_splits, mean_image
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation import records
 from sparse_ad.evaluation.results import ScoreRow
-from sparse_ad.evaluation.scoring import compile_score
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.system.files import write_json
 
 ROWS = [

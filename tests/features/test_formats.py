@@ -77,13 +77,11 @@ def test_every_format_gives_the_same_params(tmp_path, file):
     grey = np.float32([0.5, 0.5, 0.5])
     if file in TORCHVISION:
         expected = (grey - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
-        assert "torchvision" in found.origin
     else:
         expected = 127.5 - np.float32([123.68, 116.779, 103.939])
-        assert "Keras" in found.origin
     assert found.mean.dtype == found.std.dtype == np.float32
     np.testing.assert_allclose((grey - found.mean) / found.std, expected, rtol=1e-4)
-    assert file in found.origin and len(found.sha256) == 64
+    assert len(found.sha256) == 64
 
 
 @pytest.mark.parametrize("file", WRITERS)

@@ -33,7 +33,7 @@ def weights(name: str = "vgg16", path: str = ""):
         return rng.normal(0, scale, leaf.shape).astype(np.float32)
 
     mean, std = np.float32([0.5, 0.4, 0.3]), np.float32([0.2, 0.25, 0.3])
-    return Weights(jax.tree.map(draw, like), mean, std, "random", "")
+    return Weights(jax.tree.map(draw, like), mean, std, "random")
 
 
 @pytest.fixture(autouse=True)

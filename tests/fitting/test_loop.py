@@ -236,6 +236,31 @@ def test_a_resumed_fit_ends_with_the_same_bits(experiment, work, tmp_path, monke
     assert one["mean"].tobytes() == other["mean"].tobytes()
 
 
+def test_checkpoints_are_closed_also_when_something_is_wrong(experiment, work, monkeypatch):
+    opened, closed = [], []
+
+    class Noting(loop.Checkpoints):
+        def __init__(self, folder):
+            super().__init__(folder)
+            opened.append(folder)
+
+        def close(self):
+            super().close()
+            closed.append(self.folder)
+
+    monkeypatch.setattr(loop, "Checkpoints", Noting)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "make_steps", partial(failing, loop.make_steps))
+        with pytest.raises(UserError, match="stop here"):
+            stages.fit(experiment, work)
+    assert closed == opened and len(opened) == 1
+    stages.fit(experiment, work)
+    setup = experiment.setup(experiment.build())
+    with pytest.raises(UserError, match="other training images"):
+        loop.load(setup, work, [])
+    assert closed == opened and len(opened) == 3
+
+
 def test_a_finished_fit_is_left_alone(experiment, work):
     stages.fit(experiment, work)
     before = contents(work)

@@ -15,9 +15,9 @@ from jax.sharding import AxisType
 
 from sparse_ad import devices, methods
 from sparse_ad.batching import batched
-from sparse_ad.evaluation.scoring import compile_score
 from sparse_ad.features import Network, Pixels, backbones, pyramid
 from sparse_ad.features.weights import Weights
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.methods.lifts.tiles import Tiles
 from sparse_ad.types import Features, Scores
 
@@ -110,7 +110,7 @@ def random_weights(name: str, path: str) -> Weights:
         return rng.normal(0, scale, leaf.shape).astype(np.float32)
 
     mean, std = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
-    return Weights(jax.tree.map(draw, like), mean, std, "random", "")
+    return Weights(jax.tree.map(draw, like), mean, std, "random")
 
 
 @pytest.fixture(scope="module", autouse=True)

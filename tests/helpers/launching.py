@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,7 +126,11 @@ for flags in map(json.loads, attempts):
         if not child:
             os.dup2(stderr.fileno(), 2)
             sys.argv = [script, *flags]
-            app.run(launch.guarded, flags_parser=launch.parse)
+            try:
+                app.run(launch.guarded, flags_parser=launch.parse)
+            except SystemExit as end:
+                sys.stderr.flush()
+                os._exit(end.code or 0)  # at once: no clearing up after libraries
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         stderr.seek(0)
         print(json.dumps([code, stderr.read().decode()]))
@@ -155,9 +160,9 @@ def final_state(workdir: Path) -> list[np.ndarray]:
     """The arrays of the newest checkpoint."""
     import orbax.checkpoint as ocp
 
-    manager = ocp.CheckpointManager((workdir / "checkpoints").absolute())
     args = ocp.args.Composite(state=ocp.args.StandardRestore())
-    state = manager.restore(manager.latest_step(), args=args)["state"]
+    with closing(ocp.CheckpointManager((workdir / "checkpoints").absolute())) as manager:
+        state = manager.restore(manager.latest_step(), args=args)["state"]
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 

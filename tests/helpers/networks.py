@@ -39,7 +39,7 @@ def thin(monkeypatch, tmp_path):
     module = THIN["vgg16"]
     monkeypatch.setitem(BACKBONES, "vgg16", BACKBONES["vgg16"]._replace(module=module))
     params = random_params(module(tuple(BACKBONES["vgg16"].layers)), make_images(1))
-    weights = Weights(params, np.full(3, 0.5, np.float32), np.ones(3, np.float32), "0123", "")
+    weights = Weights(params, np.full(3, 0.5, np.float32), np.ones(3, np.float32), "0123")
     monkeypatch.setattr(pyramid, "load_weights", lambda *_: weights)
     return tmp_path / "cache" / "features"
 

@@ -67,6 +67,7 @@ def fit():
     return SimpleNamespace(first=first, state=state, params=jax.jit(method.finish)(KEY, state))
 
 
+@pytest.mark.slow
 def test_score_is_the_weighted_loss_of_what_is_reconstructed(fit):
     maps, method = waves(4, 1), build()
     scores = method.score(fit.params, maps)
@@ -129,6 +130,7 @@ def test_starts_are_drawn_with_the_fit(fit):
     assert (one != other).all() and (one[0] != one[1]).all()
 
 
+@pytest.mark.slow
 def test_generated_images_are_reached_and_others_are_not(fit):
     images = generated(fit, draw(jax.random.key(7), 4, LATENT))
     begun, score = build().score(fit.params, images).image, build(search_steps=STEPS).score
@@ -140,6 +142,7 @@ def test_generated_images_are_reached_and_others_are_not(fit):
     assert (inside > 2 * scores.map[:, 22:].mean((1, 2))).all()
 
 
+@pytest.mark.slow
 def test_any_batch_and_any_neighbours_give_the_same_bits(fit):
     maps, score = waves(8, 2), build(search_steps=STEPS).score
     expected = score(fit.params, maps)

@@ -11,7 +11,7 @@ from sparse_ad.batching import batched
 from sparse_ad.methods.mlf_sc import Fitted, Fitting, MlfSc
 from sparse_ad.methods.standardisation import MeanStd
 from sparse_ad.patches import ChannelPatches, Pool
-from sparse_ad.sparse.channels import ChannelCoder
+from sparse_ad.sparse.channels import ChannelLasso, ChannelOmp
 from sparse_ad.sparse.dictionary import Statistics
 from sparse_ad.types import Features
 
@@ -47,7 +47,7 @@ def maps_of(count: int, seed: int = 0) -> dict[str, np.ndarray]:
 def method_of(features: Features = HAND_MADE, shape=(SIDE, SIDE, 1), **fields):
     patches = ChannelPatches(SIZE, fields.pop("stride", STRIDE))
     pool = Pool(fields.pop("rule", "top_sum"), top=TOP)
-    coder = ChannelCoder("omp", nonzeros=1)
+    coder = ChannelOmp(nonzeros=1)
     return MlfSc(patches, coder, ATOMS, pool=pool, **fields).build(features, shape)
 
 
@@ -326,7 +326,7 @@ def test_one_layer_of_positions_has_a_grid(standardise):
 
 def test_gaps_are_reported_where_they_are_known():
     maps, params = maps_of(2), params_of()
-    options = MlfSc(ChannelPatches(SIZE, STRIDE), ChannelCoder(penalty=0.1), ATOMS)
+    options = MlfSc(ChannelPatches(SIZE, STRIDE), ChannelLasso(penalty=0.1), ATOMS)
     info = batched(options.build(HAND_MADE, (SIDE, SIDE, 1)).score)(params, maps).info
     assert info.largest.keys() == {"gap"} and info.mean.keys() >= {"converged", "score_fine"}
     assert (info.mean["converged"] == 1.0).all()

@@ -9,13 +9,13 @@ from helpers.channels import patches_of
 from sparse_ad.errors import UserError
 from sparse_ad.methods.mlf_sc_2020 import MlfSc2020, swap_axes
 from sparse_ad.patches import ChannelPatches
-from sparse_ad.sparse.channels import ChannelCoder
+from sparse_ad.sparse.channels import ChannelOmp
 from sparse_ad.types import Features
 
 KEY = jax.random.key(0)
 SIZE, STRIDE, ATOMS, SIDE = 3, 2, 2, 16
 OPTIONS = MlfSc2020(
-    ChannelPatches(SIZE, STRIDE), ChannelCoder("omp", nonzeros=1), ATOMS, standardise="image"
+    ChannelPatches(SIZE, STRIDE), ChannelOmp(nonzeros=1), ATOMS, standardise="image"
 )
 
 
@@ -66,6 +66,7 @@ def test_swapped_axes_are_those_of_numpy(count):
         first += layer.shape[-1]
 
 
+@pytest.mark.slow
 def test_fitting():
     method = OPTIONS.build(Features(two_of_a_size, "two"), (SIDE, SIDE, 1))
     maps, update = maps_of(6), jax.jit(method.update)

@@ -179,6 +179,7 @@ def test_score_is_equation_1():
     np.testing.assert_array_equal(scores.info.mean["active"], losses.fraction_active(code))
 
 
+@pytest.mark.slow
 def test_objective_is_the_loss():
     """Squares and norm of reconstruction and code; here they count alike."""
     fields = {"error_reduction": "sum", "penalty_reduction": "mean", "penalty": 500.0, **LISTA}
@@ -194,6 +195,7 @@ def test_objective_is_the_loss():
     np.testing.assert_allclose(loss, scores.image.mean(), rtol=1e-4)  # no batch norm in it
 
 
+@pytest.mark.slow
 def test_variational_draws_in_training_alone():
     fields = {"code": "gaussian", "error_reduction": "sum", "penalty": 1.0}
     _, update, state = started(**fields)
@@ -206,6 +208,7 @@ def test_variational_draws_in_training_alone():
     assert (scores.info.mean["penalty"] > least).all()
 
 
+@pytest.mark.slow
 def test_ssim_scores_by_windows():
     _, states, infos = begun(**SSIM)
     maps = maps_of(3, 1)
@@ -217,6 +220,7 @@ def test_ssim_scores_by_windows():
     assert 0 < infos[1]["error"] < infos[0]["error"] < 2
 
 
+@pytest.mark.slow
 def test_cross_entropy_is_of_probabilities():
     fields, maps = {"loss": "bce", "output": "sigmoid"}, maps_of()
     scores, y, _ = look(started(**fields)[2], maps, **fields)
@@ -225,6 +229,7 @@ def test_cross_entropy_is_of_probabilities():
     np.testing.assert_allclose(scores.info.mean["error"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, LISTA, SSIM], ids=["blocks", "lista", "ssim"])
 def test_any_batch_and_any_neighbours_give_the_same_bits(fields):
     """Of images scored four at a time, in groups of other images, and in one that is padded."""
@@ -247,6 +252,7 @@ def test_groups_score_as_single_images():
     np.testing.assert_allclose(alone[1], output[5], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["max", "top_sum"])
 def test_scores_are_made_of_the_grid(rule):
     """What calibration does to errors, it does to the pixels that a score is pooled of."""

@@ -122,6 +122,21 @@ def test_pca_of_larger_images_sees_them_shrunk():
     assert_allclose(found.image, expected, rtol=1e-3)
 
 
+def test_pca_maps_are_put_back_behind_their_border():
+    """A border that was cut off the maps belongs to the image all the same."""
+
+    def cut(images):
+        return {"map": jnp.asarray(images)[..., 1:-1, 1:-1, :]}
+
+    images = images_of(40)
+    method = Pca(SIDE - 2, 4).build(Features(cut, "cut", border=1), images.shape[1:])
+    state, _ = method.update(KEY, method.init(KEY, cut(images)), cut(images))
+    damaged = images[:1].copy()
+    damaged[:, 4, 2] += 2.0
+    found = method.score(method.finish(KEY, state), {"map": cut(damaged)["map"][0]}).map
+    assert np.unravel_index(np.argmax(found), found.shape) == (4, 2)
+
+
 def test_entropy_is_that_of_the_histogram():
     for image in (*images_of(3), images_of(1)[0][..., :1]):
         grey = image @ [0.299, 0.587, 0.114] if image.shape[-1] == 3 else image[..., 0]

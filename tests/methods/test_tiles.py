@@ -15,15 +15,15 @@ from helpers.toy import mean_image
 from sparse_ad import data, devices, methods, stages
 from sparse_ad.batching import batched
 from sparse_ad.errors import FieldError
-from sparse_ad.evaluation.scoring import compile_score
 from sparse_ad.features.cache import cached
 from sparse_ad.fitting import loop
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.methods.exemplar_coding import ExemplarCoding
 from sparse_ad.methods.lifts.tiles import Tiles, blend, starts, tiled, tiling
 from sparse_ad.methods.mlf_sc import MlfSc
 from sparse_ad.methods.sparse_coding import SparseCoding
 from sparse_ad.patches import ChannelPatches, Patches
-from sparse_ad.sparse.channels import ChannelCoder
+from sparse_ad.sparse.channels import ChannelOmp
 from sparse_ad.sparse.coder import LassoCoder
 from sparse_ad.types import PIXELS, Diagnostics, Explanation, Scores, Views
 
@@ -34,7 +34,7 @@ PATCHES = Patches(size=4, stride=2, per_image=16)
 EXEMPLARS = ExemplarCoding(PATCHES, atoms=6)
 # Quick to compile.
 SPARSE = SparseCoding(PATCHES, coder=LassoCoder("fista", chunk=16), atoms=6, minibatch=16)
-MLF_SC = MlfSc(ChannelPatches(size=3, stride=1), ChannelCoder("omp", nonzeros=2), atoms=3)
+MLF_SC = MlfSc(ChannelPatches(size=3, stride=1), ChannelOmp(nonzeros=2), atoms=3)
 
 
 def make_images(count, seed=0, shape=SHAPE, channels=1):
@@ -149,6 +149,7 @@ def test_blending_is_a_mean(overlap, channels):
         np.testing.assert_allclose(blended, expected, rtol=1e-5, atol=1e-6)  # of 100 float32 terms
 
 
+@pytest.mark.slow
 def test_one_tile_is_the_plain_detector():
     images = make_images(8, shape=SIZE)
     plain, whole = build(MLF_SC, SIZE), build(MLF_SC, SIZE, TILES)
@@ -185,6 +186,7 @@ def test_the_largest_score_of_all_tiles_and_their_maps():
         np.testing.assert_allclose(scores.map[row], mix(expected.map), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_diagnostics_and_views():
     method = tiled(local(), SHAPE, TILES)
     images = make_images(2, 3, channels=3) * np.float32(0.1)
@@ -258,6 +260,7 @@ def test_features_are_computed_for_as_many_tiles_as_images_at_a_time(tmp_path):
     assert lifted.features.identity != kept.identity
 
 
+@pytest.mark.slow
 def test_a_network_sees_tiles(thin, tmp_path):
     """The whole fit, on cached features of tiles, ends as the one that computes them again."""
     experiment = toy_experiment(tmp_path)
@@ -278,6 +281,7 @@ def test_a_network_sees_tiles(thin, tmp_path):
     assert_same_bits(loop.load(setup, tmp_path / "1.0", splits.train), results[0])
 
 
+@pytest.mark.slow
 def test_a_whole_run(tmp_path):
     experiment = toy_experiment(tmp_path)
     images = replace(experiment.data, size=SHAPE)

@@ -15,6 +15,7 @@ from sparse_ad.nets.blocks import Blocks, grid
 SMALL = Blocks(widths=(4, 6), kernels=(4, 4), strides=(2, 2), latent=5)
 
 
+@pytest.mark.slow
 def test_no_norm_at_the_ends():
     """None at the encoder's first layer, the latent, and the decoder's last."""
     variables, code, output = run(SMALL, drawn(3, *SHAPE))
@@ -33,6 +34,7 @@ def test_no_norm_at_the_ends():
     assert "batch_stats" not in without
 
 
+@pytest.mark.slow
 def test_latent_map_keeps_positions():
     """Where only the left half of an image changes, no code far to the right does."""
     images = drawn(2, *SHAPE)
@@ -66,6 +68,7 @@ def test_bergmann_is_as_published():
     assert grid(options, (128, 128)) == (8, 8)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32():
     """Weights stay float32, and so do results; 8 bits of precision through six layers."""
     images = drawn(2, *SHAPE)

@@ -45,6 +45,7 @@ def test_layers_follow_the_size(shape, expected):
     assert logits.shape == (2,) and features.shape == (2, *coarse, expected[-1])
 
 
+@pytest.mark.slow
 def test_all_is_normalised_but_output_and_input():
     """A layer with a batch norm behind it has no bias: three and two norms, one and two biases."""
     for (module, x), plain, biased in zip(nets((32, 32), (3, 4, 5)), (3, 2), (1, 2), strict=True):

@@ -37,6 +37,7 @@ def test_lista_begins_as_ista():
     assert (np.asarray(found) == 0).mean() == (abs(once) <= threshold).mean() > 0
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32():
     """Weights stay float32, and so do results; 8 bits of precision through six products."""
     images = drawn(2, *SHAPE)

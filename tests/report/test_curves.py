@@ -5,7 +5,7 @@ import pytest
 from helpers.evaluating import IMAGES, OPTIONS, run
 from helpers.toy import fit, make_splits, mean_image
 
-from sparse_ad.evaluation.scoring import compile_score
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.report.curves import BINS, draw_curves
 from sparse_ad.report.page import write_report
 from sparse_ad.report.pictures import gather_pictures

@@ -10,7 +10,7 @@ from helpers.evaluating import IMAGES, OPTIONS, run
 from helpers.toy import SIZE, broken, fit, make_splits, mean_image
 
 from sparse_ad.evaluation.results import ScoreRow
-from sparse_ad.evaluation.scoring import compile_score
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.report import layer_figures, page
 from sparse_ad.report.pictures import SAMPLED, Layer, choose_sample, gather_pictures
 from sparse_ad.types import Explanation, Views

@@ -12,7 +12,7 @@ from helpers.toy import broken, fit, make_splits, mean_image
 
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation.results import Scale, ScoreRow
-from sparse_ad.evaluation.scoring import compile_score
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.report import figures, heatmaps, page, summary
 from sparse_ad.report.pictures import choose_rows, gather_pictures
 from sparse_ad.types import Views

@@ -4,7 +4,7 @@ import numpy as np
 from helpers.evaluating import IMAGES, OPTIONS, run
 from helpers.toy import fit, make_splits, mean_image
 
-from sparse_ad.evaluation.scoring import compile_score
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.report.pictures import Viewer, gather_latents
 from sparse_ad.types import Views
 

@@ -1,6 +1,5 @@
 """Dictionaries of all channels at once: against patches written out, one channel at a time."""
 
-from dataclasses import replace
 from functools import cache, partial
 
 import jax
@@ -14,19 +13,26 @@ from sparse_ad import devices
 from sparse_ad.errors import FieldError
 from sparse_ad.options import comments
 from sparse_ad.sparse import channels
-from sparse_ad.sparse.channels import ChannelCoder, channel_coder, for_learning
+from sparse_ad.sparse.channels import (
+    ChannelExactL0,
+    ChannelLasso,
+    ChannelOmp,
+    channel_coder,
+)
 from sparse_ad.sparse.dictionary import Statistics, fading
 from sparse_ad.sparse.problems import Quadratic
 from sparse_ad.sparse.solvers import few_atoms
 
 KEY = jax.random.key(0)
-OPTIONS = ChannelCoder(penalty=0.3, nonzeros=2, max_steps=100, tolerance=1e-5)
+CODERS = {
+    "omp": ChannelOmp(nonzeros=2),
+    "exact_l0": ChannelExactL0(nonzeros=2),
+    "lasso": ChannelLasso(penalty=0.3, max_steps=100, tolerance=1e-5),
+}
 SOLVERS = {
     "omp": partial(few_atoms.omp, nonzeros=2),
     "exact_l0": partial(few_atoms.exact_l0, nonzeros=2),
-    "coordinate_descent": partial(
-        few_atoms.coordinate_descent, penalty=0.3, max_steps=100, tolerance=1e-5
-    ),
+    "lasso": partial(few_atoms.coordinate_descent, penalty=0.3, max_steps=100, tolerance=1e-5),
 }
 
 
@@ -40,7 +46,7 @@ def test_gram_of_is_that_of_each_channel():
 def test_a_coder_codes_each_channel_alone(name):
     solve, size, stride = SOLVERS[name], 3, 2
     maps, dictionary = normal(9, 8, CHANNELS), unit_dictionary(size)
-    found = jax.jit(channel_coder(replace(OPTIONS, solver=name), stride))(dictionary, maps)
+    found = jax.jit(channel_coder(CODERS[name], stride))(dictionary, maps)
     patches = patches_of(maps, size, stride)
     positions = patches.shape[:2]
     assert found.code.shape == (ATOMS, *positions, CHANNELS)
@@ -84,7 +90,7 @@ def plain_sum(function, dictionary, maps):
 
 @cache
 def learning(total=plain_sum):
-    coder = channel_coder(ChannelCoder("omp", nonzeros=1), 3)
+    coder = channel_coder(ChannelOmp(nonzeros=1), 3)
     return jax.jit(partial(channels.learn_channels, stride=3, coder=coder, total=total))
 
 
@@ -241,15 +247,15 @@ def test_a_patch_must_fit():
         channels.begin_channels(KEY, jnp.zeros((2, 12, 8, 1)), 9, 1, 2)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_learning_codes_as_scoring_does_but_for_what_five_sweeps_leave(solver):
+@pytest.mark.parametrize("name", CODERS)
+def test_learning_codes_as_scoring_does_but_for_what_five_sweeps_leave(name):
     maps, dictionary = normal(9, 8, CHANNELS), unit_dictionary(3)
-    options = replace(OPTIONS, solver=solver)
+    options = CODERS[name]
     exactly, roughly = (
         jax.jit(channel_coder(each, 2))(dictionary, maps)
-        for each in (options, for_learning(options))
+        for each in (options, options.for_learning())
     )
-    if solver != "coordinate_descent":
+    if name != "lasso":
         np.testing.assert_array_equal(exactly.code, roughly.code)
         return
     assert (roughly.steps == 5).all()
@@ -259,18 +265,23 @@ def test_learning_codes_as_scoring_does_but_for_what_five_sweeps_leave(solver):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("solver", "lars"), ("nonzeros", 0), ("penalty", 0.0), ("max_steps", 0), ("tolerance", 0.0)],
+    ("kind", "field", "value"),
+    [
+        (ChannelOmp, "nonzeros", 0),
+        (ChannelExactL0, "nonzeros", 0),
+        (ChannelLasso, "penalty", 0.0),
+        (ChannelLasso, "max_steps", 0),
+        (ChannelLasso, "tolerance", 0.0),
+    ],
 )
-def test_bad_fields_are_named(field, value):
-    with pytest.raises(FieldError, match=rf"^{field} = .*{value}"):
-        ChannelCoder(**{field: value})
+def test_bad_fields_are_named(kind, field, value):
+    with pytest.raises(FieldError, match=rf"^{field} = {value}"):
+        kind(**{field: value})
 
 
 def test_options_say_what_they_mean_and_who_certifies():
-    assert all(comments(ChannelCoder).values())
-    for solver in SOLVERS:
-        maps, dictionary = jnp.asarray(normal(5, 5, 2)), jnp.asarray(unit_dictionary(3, 4, 2))
-        options = replace(OPTIONS, solver=solver)
+    maps, dictionary = jnp.asarray(normal(5, 5, 2)), jnp.asarray(unit_dictionary(3, 4, 2))
+    for options in CODERS.values():
+        assert all(comments(type(options)).values())
         gap = channel_coder(options, 2)(dictionary, maps).gap
         assert options.certified == bool(((gap > 0.0) | (gap <= 1e-5)).all() & (gap != 0.0).any())

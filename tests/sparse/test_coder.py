@@ -40,6 +40,7 @@ def test_company_and_order_do_not_matter(solver):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["homotopy", "fista"])
 def test_width_of_a_chunk_matters_little(solver):
     """XLA orders a product's sums by its shape: objectives agree to the tolerance asked for."""
@@ -60,6 +61,7 @@ def test_codes_are_right_and_in_order(nonnegative):
     np.testing.assert_allclose(objectives(PROBLEM, solution.code), best, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_support", [1, 4])
 def test_codes_with_more_atoms_than_slots(max_support):
     """4: a wider homotopy ends all paths; 1: none is wide enough, and FISTA does."""
@@ -104,6 +106,7 @@ def test_broken_signal_spoils_no_other():
     assert not solution.converged[5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["homotopy", "fista"])
 def test_memory_is_bounded(solver):
     """More signals cost no more than three copies of themselves and their solutions."""

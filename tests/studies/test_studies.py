@@ -19,7 +19,7 @@ from helpers.toy import examples, fit, mean_image
 from sparse_ad import stages
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation.records import read_results, write_results
-from sparse_ad.evaluation.scoring import compile_score
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.options import read, section
 from sparse_ad.studies import run, tables
 from sparse_ad.studies.grid import Block, PublishedTables, Row, Study, list_cells
@@ -62,15 +62,18 @@ toy_score = compile_score(mean_image())
 DETECTORS = {"toy": toy_score, "blind": blind_score}
 
 
-def run_cell(experiment, workdir):
+def run_cell(experiment, workdir, kinds=("cut", "hole")):
     """Leaves what `stages.run` would, of images that depend on the seed and the category."""
     open_workdir(workdir, experiment)
     if experiment.name not in DETECTORS:
         raise UserError("method.penalty = 9: is never right")
     seed = 10 * experiment.seed + len(experiment.data.category)
     normal = [examples(12, 0, "good", seed + 100 * part) for part in (1, 2, 3)]
-    anomalous = examples(6, 1, "cut", seed) + examples(6, 1, "hole", seed + 1, strength=25)
-    splits = Splits(*normal[:2], normal[2] + anomalous)
+    anomalous = {
+        "cut": examples(6, 1, "cut", seed),
+        "hole": examples(6, 1, "hole", seed + 1, strength=25),
+    }
+    splits = Splits(*normal[:2], sum((anomalous[kind] for kind in kinds), normal[2]))
     about = ABOUT._replace(config=plain(experiment), environment=describe())
     _, results, rows = evaluate(DETECTORS[experiment.name], fit(splits), splits, about=about)
     (workdir / "report.html").write_text("report")
@@ -373,6 +376,23 @@ def test_a_fault_of_the_program_is_a_failed_cell_too(folder, tmp_path):
         pytest.raises(UserError, match=r"RuntimeError: out of memory$"),
     ):
         run.run(config, tmp_path)
+
+
+def test_a_block_without_anomalous_images_has_dashes(folder, tmp_path):
+    def without_defects(experiment, workdir):
+        run_cell(experiment, workdir, () if experiment.data.category == "wood" else ("cut",))
+
+    published = PublishedTables("imamura_mlf_sc.image_auroc", "imamura_mlf_sc.r1_r2")
+    study = make_study(folder, published=published, columns="blocks")
+    with mock.patch.object(stages, "run", without_defects):
+        run.run(study, tmp_path)
+    record = read_json(tmp_path / "study.json", StudyRecord)
+    kinds = [(each.block, each.purpose) for each in record.differences]
+    assert kinds == [("carpet", "compare"), *2 * [("carpet", "check")], ("wood", "compare")]
+    assert record.summary["wood"]["mlf_sc"].keys() == {"r1"}
+    (rates,) = tables.rates_of_blocks(record)
+    assert rates.rows[0][2] == f"{record.summary['wood']['mlf_sc']['r1'].value:.2f} / –"
+    assert tables.auroc_of_blocks(record).rows[0][2:] == ("–", "–")
 
 
 def test_another_config_in_a_cell_is_an_error_that_names_the_cell(folder, finished):

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ class Result(NamedTuple):
     rows: tuple[Interval, ...]
     size: tuple[int, int]
     best: Interval | None
-    folder: Path
+    folder: str
     flagged: bool
     names: list[str]
     config: dict[str, Any]
@@ -35,7 +34,7 @@ RESULT = Result(
     rows=(Interval(1.0), Interval(2.0)),
     size=(2, 3),
     best=None,
-    folder=Path("a/b"),
+    folder="a/b",
     flagged=True,
     names=["x"],
     config={"seed": 0},

@@ -151,14 +151,17 @@ def test_an_unreadable_training_image_is_one_line(tmp_path):
 
 def test_predict_says_what_is_missing(finished, tmp_path):
     base, _ = finished
+    empty, broken = tmp_path / "empty", tmp_path / "broken"
+    empty.mkdir()
+    write_image(broken / "x.png", noise(0))
+    (broken / "x.png").write_bytes((broken / "x.png").read_bytes()[:70])
     predict = ("--mode=predict", "--workdir=work")
-    assert_user_error(launch(*predict, cwd=base), "--input", "folder")
-    process = launch(*predict, f"--input={tmp_path}", cwd=base)
-    assert_user_error(process, str(tmp_path), "no images")
-    write_image(tmp_path / "x.png", noise(0))
-    (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:70])
-    process = launch(*predict, f"--input={tmp_path}", "--output=never", cwd=base)
-    assert_user_error(process, "none of 1 images", "x.png")
+    attempts = [predict, (*predict, f"--input={empty}")]
+    attempts += [(*predict, f"--input={broken}", "--output=never")]
+    no_input, no_images, none_readable = launch_each(attempts, base)
+    assert_user_error(no_input, "--input", "folder")
+    assert_user_error(no_images, str(empty), "no images")
+    assert_user_error(none_readable, "none of 1 images", "x.png")
     assert not (base / "never").exists()
 
 

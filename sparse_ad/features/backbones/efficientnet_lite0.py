@@ -25,10 +25,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Source, collect
+from sparse_ad.features.backbones.layers import Convolution, Extractor, Layer, Layout, Source
 
 
 class Stage(NamedTuple):
@@ -52,14 +51,14 @@ STAGES = (
 )
 
 LAYERS: dict[str, Layer] = {
-    "stem": Layer(2, 32),
-    "stage0": Layer(2, 16, signed=True),
-    "stage1": Layer(4, 24, signed=True),
-    "stage2": Layer(8, 40, signed=True),
-    "stage3": Layer(16, 80, signed=True),
-    "stage4": Layer(16, 112, signed=True),
-    "stage5": Layer(32, 192, signed=True),
-    "stage6": Layer(32, 320, signed=True),
+    "stem": Layer(2),
+    "stage0": Layer(2, signed=True),
+    "stage1": Layer(4, signed=True),
+    "stage2": Layer(8, signed=True),
+    "stage3": Layer(16, signed=True),
+    "stage4": Layer(16, signed=True),
+    "stage5": Layer(32, signed=True),
+    "stage6": Layer(32, signed=True),
 }
 
 
@@ -83,18 +82,10 @@ class Block(nn.Module):
         return x + y if x.shape == y.shape else y
 
 
-class EfficientNetLite0(nn.Module):
-    """Returns the `layers` of images that are RGB, less their mean and over their std."""
-
-    layers: tuple[str, ...]
-    dtype: Any = jnp.float32  # of the computation; results are float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n _ _ _"]]:
-        return collect(self.steps(x.astype(self.dtype)), self.layers)
+class EfficientNetLite0(Extractor):
+    """The stem, then the stages."""
 
     def steps(self, x: Float[Array, "n h w 3"]) -> Iterator[tuple[str, Array]]:
-        """Yields (name, output) of each layer, in the order in which they are computed."""
         x = nn.relu6(Convolution(32, 3, 2, dtype=self.dtype, name="stem")(x))
         yield "stem", x
         count = 0
@@ -123,8 +114,7 @@ def _names(path: str) -> Source:
 
 
 LAYOUTS = (
-    Layout(
-        title="TensorFlow's, converted to PyTorch: RGB, (x - 127) / 128",
+    Layout(  # TensorFlow's, converted to PyTorch: RGB, (x - 127) / 128
         order="oihw",
         source=_names,
         mean=(127 / 255, 127 / 255, 127 / 255),

@@ -1,6 +1,6 @@
-"""What the backbones share: tables of layers, a convolution module, names in checkpoints."""
+"""What the backbones share: tables of layers, names in checkpoints, modules."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -18,7 +18,6 @@ class Layer(NamedTuple):
     """A layer whose output can be asked for."""
 
     stride: int  # pixels of the image from one position to the next
-    channels: int
     signed: bool = False  # whether it may be negative: it does not lie behind a ReLU
 
 
@@ -33,7 +32,6 @@ class Source(NamedTuple):
 class Layout(NamedTuple):
     """One way in which checkpoints of a backbone are written; recognised by its names."""
 
-    title: str  # shown to people
     order: str  # of the axes of kernels: "hwio" or "oihw"
     source: Callable[[str], Source]  # path of a convolution in the module -> names
     mean: tuple[float, float, float]  # of RGB, in 0..1
@@ -63,6 +61,21 @@ def collect(
         if len(outputs) == len(layers):
             break
     return {name: outputs[name] for name in layers}
+
+
+class Extractor(nn.Module):
+    """Returns the `layers` of images that are RGB, less their mean and over their std."""
+
+    layers: tuple[str, ...]
+    dtype: Any = jnp.float32  # of the computation; results are float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n _ _ _"]]:
+        return collect(self.steps(x.astype(self.dtype)), self.layers)
+
+    def steps(self, x: Float[Array, "n h w 3"]) -> Iterator[tuple[str, Array]]:
+        """Yields (name, output) of each layer, in the order in which they are computed."""
+        raise NotImplementedError
 
 
 def convolve(

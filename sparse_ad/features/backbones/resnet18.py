@@ -16,18 +16,17 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Source, collect
+from sparse_ad.features.backbones.layers import Convolution, Extractor, Layer, Layout, Source
 
 WIDTHS = (64, 128, 256)  # channels of each stage
 
 LAYERS: dict[str, Layer] = {
-    "conv1": Layer(2, 64),
-    "layer1": Layer(4, 64),
-    "layer2": Layer(8, 128),
-    "layer3": Layer(16, 256),
+    "conv1": Layer(2),
+    "layer1": Layer(4),
+    "layer2": Layer(8),
+    "layer3": Layer(16),
 }
 
 
@@ -48,19 +47,12 @@ class Block(nn.Module):
         return nn.relu(x + y)
 
 
-class ResNet18(nn.Module):
-    """Returns the `layers` of images that are RGB, less their mean and over their std."""
+class ResNet18(Extractor):
+    """A convolution and a pooling, then stages of two blocks."""
 
-    layers: tuple[str, ...]
-    dtype: Any = jnp.float32  # of the computation; results are float32
     widths: tuple[int, ...] = WIDTHS
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n _ _ _"]]:
-        return collect(self.steps(x.astype(self.dtype)), self.layers)
-
     def steps(self, x: Float[Array, "n h w 3"]) -> Iterator[tuple[str, Array]]:
-        """Yields (name, output) of each layer, in the order in which they are computed."""
         x = nn.relu(Convolution(self.widths[0], 7, 2, 3, dtype=self.dtype, name="conv1")(x))
         yield "conv1", x
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
@@ -88,8 +80,7 @@ def _unfolded(path: str) -> Source:
     return Source(f"{name}.weight", norm=norm)
 
 
-_TORCHVISION = Layout(
-    title="torchvision: RGB, mean and std of ImageNet",
+_TORCHVISION = Layout(  # RGB, mean and std of ImageNet
     order="oihw",
     source=_unfolded,
     mean=(0.485, 0.456, 0.406),
@@ -99,8 +90,5 @@ _TORCHVISION = Layout(
 
 LAYOUTS = (
     _TORCHVISION,
-    _TORCHVISION._replace(
-        title="torchvision, batch norms folded: RGB, mean and std of ImageNet",
-        source=_folded,
-    ),
+    _TORCHVISION._replace(source=_folded),
 )

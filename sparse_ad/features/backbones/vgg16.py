@@ -16,39 +16,30 @@ conv4_3 is the convolution's output (bias added) before the ReLU, relu4_3 the sa
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sparse_ad.features.backbones.layers import Convolution, Layer, Layout, Source, collect
+from sparse_ad.features.backbones.layers import Convolution, Extractor, Layer, Layout, Source
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of each block
 DEPTHS = (2, 2, 3, 3, 3)  # convolutions of each block
 
 LAYERS: dict[str, Layer] = {
-    f"{kind}{block}_{index}": Layer(2 ** (block - 1), width, signed=kind == "conv")
-    for block, (width, depth) in enumerate(zip(WIDTHS, DEPTHS, strict=True), 1)
+    f"{kind}{block}_{index}": Layer(2 ** (block - 1), signed=kind == "conv")
+    for block, depth in enumerate(DEPTHS, 1)
     for index in range(1, depth + 1)
     for kind in ("conv", "relu")
 }
 
 
-class VGG16(nn.Module):
-    """Returns the `layers` of images that are RGB, less their mean and over their std."""
+class VGG16(Extractor):
+    """Thirteen convolutions, in blocks that begin with a pooling."""
 
-    layers: tuple[str, ...]
-    dtype: Any = jnp.float32  # of the computation; results are float32
     widths: tuple[int, ...] = WIDTHS
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n _ _ _"]]:
-        return collect(self.steps(x.astype(self.dtype)), self.layers)
-
     def steps(self, x: Float[Array, "n h w 3"]) -> Iterator[tuple[str, Array]]:
-        """Yields (name, output) of each layer, in the order in which they are computed."""
         for block, (width, depth) in enumerate(zip(self.widths, DEPTHS, strict=True), 1):
             if block > 1:
                 x = nn.max_pool(x, (2, 2), (2, 2))
@@ -85,8 +76,7 @@ def _torchvision_names(path: str) -> Source:
     return Source(f"features.{position}.weight", f"features.{position}.bias")
 
 
-_KERAS = Layout(
-    title="Keras: BGR, 0..255, less the mean",
+_KERAS = Layout(  # BGR, 0..255, less the mean
     order="hwio",
     source=lambda path: Source(f"{path}/kernel", f"{path}/bias"),
     mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
@@ -98,15 +88,13 @@ _KERAS = Layout(
 
 LAYOUTS = (
     _KERAS,
-    _KERAS._replace(
-        title="Keras, exported to ONNX: BGR, 0..255, less the mean",
+    _KERAS._replace(  # exported to ONNX
         order="oihw",
         source=lambda path: Source(f"{path}.weight", f"{path}.bias"),
     ),
     # Torchvision's "IMAGENET1K_FEATURES", converted from Caffe, has these names, too, but needs the
     # mean and std of Keras's: do not give it to this reader.
-    Layout(
-        title="torchvision: RGB, mean and std of ImageNet",
+    Layout(  # torchvision: RGB, mean and std of ImageNet
         order="oihw",
         source=_torchvision_names,
         mean=(0.485, 0.456, 0.406),

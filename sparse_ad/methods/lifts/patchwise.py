@@ -8,7 +8,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparse_ad.errors import within
@@ -96,11 +95,11 @@ def sample(
 
 def training_vectors(
     plan: Plan, key: Key, unit: Float[Array, ""], images: Float[Array, "n h w c"]
-) -> Float[Array, "m 1 d"]:
-    """Returns normalised patches of images, as one group."""
+) -> Float[Array, "m d"]:
+    """Returns normalised patches of images."""
     units = jax.vmap(partial(image_unit, plan.normalise, unit))(images)
     patches = sample(plan.patches, key, images / units[:, None, None, None])
-    return normalise(plan.normalise, patches.reshape(-1, 1, patches.shape[-1])).vectors
+    return normalise(plan.normalise, patches.reshape(-1, patches.shape[-1])).vectors
 
 
 def init(plan: Plan, key: Key, maps: Maps) -> Scaled:
@@ -132,23 +131,20 @@ def patch_errors(plan: Plan, params: Scaled, maps: Maps) -> tuple[Float[Array, "
     """Returns the errors of all patches of one image."""
     image, size, stride = only(maps), plan.patches.size, plan.patches.stride
     unit = image_unit(plan.normalise, params.unit, image)
-    patches = extract(image / unit, size, stride)
-    vectors = normalise(plan.normalise, patches[:, None]).vectors
+    vectors = normalise(plan.normalise, extract(image / unit, size, stride)).vectors
     errors, info = plan.model.errors(params.model, vectors)
     rows, columns = (len(grid(side, size, stride)) for side in image.shape[:2])
-    return jnp.sum(errors, axis=-1).reshape(rows, columns), info
+    return errors.reshape(rows, columns), info
 
 
 def reconstruct(view: Callable, plan: Plan, params: Scaled, maps: Maps) -> Float[Array, "h w c"]:
     """Returns the image that the model makes of all patches: their mean where they overlap."""
     image, size, stride = only(maps), plan.patches.size, plan.patches.stride
     unit = image_unit(plan.normalise, params.unit, image)
-    vectors, offset, contrast = normalise(
-        plan.normalise, extract(image / unit, size, stride)[:, None]
-    )
+    vectors, offset, contrast = normalise(plan.normalise, extract(image / unit, size, stride))
     patches = view(params.model, vectors) * contrast + offset
     height, width, channels = image.shape
-    return unit * average(patches[:, 0], (height, width, channels), size, stride)
+    return unit * average(patches, (height, width, channels), size, stride)
 
 
 def atoms(view: Callable, plan: Plan, params: Scaled) -> Float[Array, "k size size c"]:

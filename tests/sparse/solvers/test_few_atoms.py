@@ -121,6 +121,7 @@ def test_certificate_of_an_unfinished_code():
     np.testing.assert_allclose(solution, expected, rtol=1e-3)  # the implicit residual cancels
 
 
+@pytest.mark.slow
 def test_more_signals_are_unsettled_than_are_gathered_at_once(monkeypatch):
     monkeypatch.setattr(DESCENT, "GATHERED", 16)
     monkeypatch.setattr(DESCENT, "SWEEPS", 1)  # so that two certificates settle few
@@ -238,6 +239,7 @@ def test_zero_signals_and_zero_dictionaries(solve):
             assert (solution.gap <= TOLERANCE).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solve", [lasso(), greedy(2), exact(2)])
 def test_shapes_broadcast(solve):
     """A Gram for row channel, signals [i j c]: as if row channel were alone."""
