@@ -73,6 +73,7 @@ class Checkpoints:
             state=ocp.args.StandardRestore({"state": like}), position=ocp.args.JsonRestore()
         )
         try:
+            _check_shapes(folder / "state", like)  # first: Orbax's own errors outlive the call
             saved = self.manager.restore(step, args=items)
         except Exception as error:  # TensorStore raises it bare
             raise UserError(
@@ -84,6 +85,17 @@ class Checkpoints:
 
     def close(self) -> None:
         self.manager.close()
+
+
+def _check_shapes(folder: Path, like: State) -> None:
+    """Raises ValueError where the arrays stored have other shapes or types than `like`."""
+    stored = ocp.StandardCheckpointHandler().metadata(folder).tree
+    found, wanted = (
+        sorted((tuple(leaf.shape), str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
+        for tree in (stored, like)
+    )
+    if found != wanted:
+        raise ValueError(f"holds arrays {found}, this config needs {wanted}")
 
 
 def write_checksums(folder: Path) -> None:

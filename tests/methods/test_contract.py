@@ -220,6 +220,7 @@ def test_scales(scale):
     assert np.mean((shown - images) ** 2) < 0.2 * images.var()
 
 
+@pytest.mark.slow
 def test_flat_image_is_no_anomaly():
     """Not even with contrast normalisation, which would amplify its noise."""
     fit = fitted(scaled("patch"))

@@ -169,6 +169,7 @@ def test_one_tile_is_the_plain_detector():
                 assert_same_bits(apply(lifted, other, known, images), expected)
 
 
+@pytest.mark.slow
 def test_the_largest_score_of_all_tiles_and_their_maps():
     """Equal to the detector of tiles, applied to each of them."""
     images = make_images(3, 1)

@@ -47,6 +47,7 @@ def test_a_coder_codes_each_channel_alone(name):
     solve, size, stride = SOLVERS[name], 3, 2
     maps, dictionary = normal(9, 8, CHANNELS), unit_dictionary(size)
     found = jax.jit(channel_coder(CODERS[name], stride))(dictionary, maps)
+    assert CODERS[name].certified == bool((found.gap > 0.0).any())  # exact codes have none
     patches = patches_of(maps, size, stride)
     positions = patches.shape[:2]
     assert found.code.shape == (ATOMS, *positions, CHANNELS)
@@ -279,9 +280,7 @@ def test_bad_fields_are_named(kind, field, value):
         kind(**{field: value})
 
 
-def test_options_say_what_they_mean_and_who_certifies():
-    maps, dictionary = jnp.asarray(normal(5, 5, 2)), jnp.asarray(unit_dictionary(3, 4, 2))
-    for options in CODERS.values():
-        assert all(comments(type(options)).values())
-        gap = channel_coder(options, 2)(dictionary, maps).gap
-        assert options.certified == bool(((gap > 0.0) | (gap <= 1e-5)).all() & (gap != 0.0).any())
+def test_options_say_what_they_mean():
+    assert all(
+        comments(kind) and all(comments(kind).values()) for kind in map(type, CODERS.values())
+    )

@@ -11,7 +11,8 @@ from sparse_ad.system.command_line import load_experiment
 
 def test_another_source_keeps_what_both_have():
     experiment = load_experiment("configs/pca.py", ["data.size=(32,32)", "data.name=generated"])
-    assert experiment.data == Generated(size=(32, 32))
+    assert isinstance(experiment.data, Generated)
+    assert (experiment.data.size, experiment.data.color) == ((32, 32), "rgb")
 
 
 def test_another_detector_begins_with_its_own_defaults():
