@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from docs import options
+from docs.commands import commands_table
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation.records import read_results
 from sparse_ad.evaluation.results import Interval, Results
@@ -216,6 +217,8 @@ def all_records(results: Path) -> str:
             f"## {path.stem}\n\n[Record](studies/{path.name})\n\n{study_page(record)}"
             for path, record in study_records(results).items()
         ),
+        "## Commands\n\nAs they are given today. A record says how it was given when it was made.",
+        commands_table(records_of(results), results),
     ]
     return "\n\n".join(parts) + "\n"
 

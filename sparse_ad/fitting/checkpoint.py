@@ -89,7 +89,8 @@ class Checkpoints:
 
 def _check_shapes(folder: Path, like: State) -> None:
     """Raises ValueError where the arrays stored have other shapes or types than `like`."""
-    stored = ocp.StandardCheckpointHandler().metadata(folder).tree
+    directory: Any = folder  # typed as another library's path, which this serves as
+    stored = ocp.StandardCheckpointHandler().metadata(directory).tree
     found, wanted = (
         sorted((tuple(leaf.shape), str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
         for tree in (stored, like)

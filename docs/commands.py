@@ -1,0 +1,35 @@
+"""The commands that made the records, as they are given today."""
+
+from pathlib import Path
+from typing import Any
+
+from sparse_ad.report.tables import markdown as table
+from sparse_ad.system.files import read_json
+
+RENAMED = {  # what a record was made with -> its form of today
+    "--config.method.solver=lasso": (
+        "--config.method.coder.name=lasso --config.method.coder.max_steps=200"
+    ),
+    "--config.method.solver=exact_l0": "--config.method.coder.name=exact_l0",
+    "--config.method.scale=patch": "--config.method.normalise.scale=patch",
+}
+PATCH_AXIS = "--config.method.dictionary_axis=patch"  # a detector of its own today
+VARIANT = "configs/mlf_sc.py:published_code"
+
+
+def command_of(path: Path) -> str:
+    """Returns the command that makes a record: paths of data and weights are relative."""
+    script, *arguments = read_json(path, dict[str, Any])["environment"]["command"].split(" --")
+    flags = [RENAMED.get(f"--{argument}", f"--{argument}") for argument in arguments]
+    if PATCH_AXIS in flags:
+        flags.remove(PATCH_AXIS)
+        flags = [flag.replace(VARIANT, f"{VARIANT}_2020") for flag in flags]
+    folder, _, name = script.removesuffix(".py").rpartition("/")
+    program = f"-m {folder}.{name}" if folder else script
+    return " ".join(["python", program, *flags]).replace("=.../", "=runs/")
+
+
+def commands_table(paths: list[Path], results: Path) -> str:
+    """Returns a table of the records below the folder `results` and their commands."""
+    rows = [(path.relative_to(results).as_posix(), f"`{command_of(path)}`") for path in paths]
+    return table(("record", "command"), rows)
