@@ -195,6 +195,7 @@ def fitting(**fields):
     return jax.jit(method.init), jax.jit(method.update), method.finish
 
 
+@pytest.mark.slow
 def test_training_measures_its_channels():
     """Moments of the first batch; errors of standardised maps; units from both."""
     init, update, finish = fitting(standardise="training", weight_channels=True)
@@ -324,6 +325,7 @@ def test_one_layer_of_positions_has_a_grid(standardise):
     assert method_of(features, score_of="channels").grid is None
 
 
+@pytest.mark.slow
 def test_gaps_are_reported_where_they_are_known():
     maps, params = maps_of(2), params_of()
     options = MlfSc(ChannelPatches(SIZE, STRIDE), ChannelLasso(penalty=0.1), ATOMS)

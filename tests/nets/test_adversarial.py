@@ -37,6 +37,7 @@ def test_losses_are_logarithms_of_probabilities():
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_first_step_is_the_discriminators_then_the_generators(first):
     """Adam's first step is the rate times the sign of the gradient, except near its 1e-8."""
     generator, discriminator = first

@@ -16,6 +16,7 @@ from sparse_ad.nets.strided import convolve, transposed
 SMALL = Lista(kernel=8, stride=4, latent=32)
 
 
+@pytest.mark.slow
 def test_lista_begins_as_ista():
     """As made, its steps lower the lasso of its own dictionary; with one step it thresholds."""
     x = drawn(2, 16, 16, 1)

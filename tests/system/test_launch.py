@@ -178,6 +178,7 @@ def test_help_lists_every_option_of_the_config():
         assert text not in process.stdout + process.stderr
 
 
+@pytest.mark.slow
 def test_another_source_by_its_name(tmp_path):
     flags = ("--config=configs/mean_colour.py", "--config.data.name=generated")
     flags += ("--config.data.category=wood", "--config.data.count=(10,4,4)", "--mode=fit")

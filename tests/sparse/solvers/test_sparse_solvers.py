@@ -55,7 +55,7 @@ def test_omp_equals_scikit_learn(nonzeros):
     assert ((solution.code != 0.0).sum(1) == nonzeros).all()
 
 
-@pytest.mark.parametrize("nonzeros", [1, 2, 3])
+@pytest.mark.parametrize("nonzeros", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_exact_l0_is_the_best_of_all_supports(nonzeros):
     solution = solve_all("exact_l0", nonzeros)
     best = smallest_errors(nonzeros)
