@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from sparse_ad import data
-from sparse_ad.data.sources.folder import list_images
+from sparse_ad.data.sources.tree import SUFFIXES, is_image, walk
 from sparse_ad.devices import check_batch, mesh
 from sparse_ad.errors import UserError, within
 from sparse_ad.evaluation import protocol
@@ -84,7 +84,7 @@ def predict(experiment: Experiment, workdir: Path, images: Path, output: Path) -
     """Scores a folder of images by a fitted workdir: scores.csv and heat-map overlays."""
     require_fitted(workdir, experiment)
     calibration = read_calibration(workdir / "calibration.json")
-    examples = [Example(path, 0, "", None, path.name, path.name) for path in list_images(images)]
+    examples = list_inputs(images)
     detector = build(experiment)
     params = loop.load(experiment.setup(detector.method), workdir)
     rows, options = [], experiment.evaluation
@@ -131,7 +131,7 @@ def load_data(experiment: Experiment) -> Splits:
     log.info("%d %s device(s): %s", mesh().size, jax.default_backend(), jax.devices()[0])
     log.info(
         "%d training, %d calibration, %d test images at %d x %d, %s",
-        *(len(part) for part in splits),
+        *(len(part) for part in (splits.train, splits.calibration, splits.test)),
         *experiment.data.size,
         experiment.data.color,
     )
@@ -206,6 +206,18 @@ def stage(name: str):
     log.info("%s ...", name)
     yield
     log.info("%s took %.1f s", name, time.monotonic() - start)
+
+
+def list_inputs(folder: Path) -> list[Example]:
+    """Returns the images below a folder, to be scored. Raises: UserError where there is none."""
+    files = list(walk(folder))
+    paths = [path for path in files if is_image(path)]
+    if not paths:
+        raise UserError(f"{folder}: no images; give a folder of {' '.join(SUFFIXES)} files")
+    if len(paths) < len(files):
+        log.warning("%d files are no images and are left out", len(files) - len(paths))
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return [Example(path, 0, "", None, name, name) for path, name in zip(paths, names, strict=True)]
 
 
 def require_directory(flag: str, path: str | None) -> Path:

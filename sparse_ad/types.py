@@ -31,12 +31,29 @@ class Example(NamedTuple):
     path: str  # the name shown to people, unique within its data set
 
 
+class LeftOut(NamedTuple):
+    """Files of a data set that are not used, for one reason."""
+
+    reason: str
+    count: int
+    example: str  # the first of them
+
+
+class Loaded(NamedTuple):
+    """What a source gives: its own split, and the files that it leaves out."""
+
+    train: tuple[Example, ...]  # normal only
+    test: tuple[Example, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
 class Splits(NamedTuple):
     """A data set, split: fit on train, set the threshold on calibration, measure on test."""
 
     train: tuple[Example, ...]  # normal only
     calibration: tuple[Example, ...]  # normal only, held out from train
     test: tuple[Example, ...]
+    left_out: tuple[LeftOut, ...] = ()  # files of the data set that are not used
 
 
 class Batch(NamedTuple):

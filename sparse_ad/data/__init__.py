@@ -1,5 +1,7 @@
 """Data: sources by name, and the splits of the protocol."""
 
+import logging
+
 from sparse_ad.data.sources.driver import Driver
 from sparse_ad.data.sources.elpv import Elpv
 from sparse_ad.data.sources.folder import Folder
@@ -9,6 +11,8 @@ from sparse_ad.data.split import draw, hold_out
 from sparse_ad.errors import UserError
 from sparse_ad.options import name_of
 from sparse_ad.types import Splits
+
+log = logging.getLogger(__name__)
 
 SOURCES = {  # name in the section `data` of a config -> its options
     "folder": Folder,
@@ -30,7 +34,13 @@ def load(source: Source, seed: int) -> Splits:
     Raises: FieldError with the bare name of a field that does not suit the files; UserError for
     data that are missing or malformed.
     """
-    train, test = source.load(seed)
+    train, test, left_out = source.load(seed)
+    if left_out:
+        log.warning(
+            "%d files are not used: %s",
+            sum(each.count for each in left_out),
+            "; ".join(f"{each.count} {each.reason}, such as {each.example}" for each in left_out),
+        )
     if source.limit:
         train = draw(train, source.limit, seed)
     if not (train and test):
@@ -39,4 +49,4 @@ def load(source: Source, seed: int) -> Splits:
             "both are needed"
         )
     train, calibration = hold_out(train, source.calibration_fraction, seed, "calibration")
-    return Splits(train, calibration, test)
+    return Splits(train, calibration, test, left_out)

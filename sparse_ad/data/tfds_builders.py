@@ -70,8 +70,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        train, test = self._source().load(SEED)
-        return {"train": self._generate_examples(train), "test": self._generate_examples(test)}
+        loaded = self._source().load(SEED)
+        return {
+            "train": self._generate_examples(loaded.train),
+            "test": self._generate_examples(loaded.test),
+        }
 
     def _generate_examples(self, examples: Sequence[Example]) -> Iterator[tuple[int, dict]]:
         for key, example in enumerate(examples):

@@ -151,6 +151,7 @@ def evaluate(
         score_info=summarise_info([image.info for image in measured.readable]),
         cost=cost._replace(compile_seconds=compiling),
         skipped=calibration.skipped + measured.skipped,
+        left_out=splits.left_out,
     )
     return results, rows
 

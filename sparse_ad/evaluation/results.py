@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from sparse_ad.fitting.record import FitRecord
+from sparse_ad.types import LeftOut
 
 
 class Interval(NamedTuple):
@@ -185,4 +186,5 @@ class Results(NamedTuple):
     score_info: dict[str, float]  # the detector's diagnostics over the test images
     cost: Cost
     skipped: tuple[Skipped, ...]  # calibration and test images
+    left_out: tuple[LeftOut, ...] = ()  # files of the data set that are not used
     features: str = ""

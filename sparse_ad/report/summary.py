@@ -21,6 +21,10 @@ def format_results(results: Results) -> str:
         f"threshold {number(threshold.value)}: {describe_threshold(threshold)}",
         "; ".join(f"{name} {value}" for name, value in list_costs(results.cost)),
         *(f"skipped: {each.problem}" for each in results.skipped),
+        *(
+            f"not used: {each.count} {each.reason}, such as {each.example}"
+            for each in results.left_out
+        ),
     ]
     return "\n".join(lines)
 

@@ -23,7 +23,7 @@ def load(name, root, seed=0, **fields):
 
 
 def groups(splits):
-    return [{e.group for e in part} for part in splits]
+    return [{e.group for e in part} for part in splits[:3]]
 
 
 def test_by_lesion_no_lesion_is_on_two_sides(tmp_path):
@@ -31,7 +31,7 @@ def test_by_lesion_no_lesion_is_on_two_sides(tmp_path):
     train, calibration, test = groups(splits)
     assert not (train & calibration or train & test or calibration & test)
     assert {e.kind for e in splits.test} == {"good", *OTHERS}
-    assert sum(map(len, splits)) == 36
+    assert sum(map(len, splits[:3])) == 36
     assert sum(e.label == 0 for e in splits.test) == 6  # a quarter of 24
     one = load("ham10000", tmp_path, split="lesion", anomalous_per_class=1)
     assert Counter(e.kind for e in one.test) == {"good": 6, **dict.fromkeys(OTHERS, 1)}
@@ -197,7 +197,9 @@ def test_sizes_may_differ_and_a_truncated_file_is_named(tmp_path):
     for index, path in enumerate(sorted(root.glob("*/*.jpg"))):
         write_image(path, noise(index, (5 + index % 7, 4 + index % 11, 3)))
     splits = data.load(options, seed=0)
-    shapes = [batch.image.shape for part in splits for batch in scoring_batches(part, options, 4)]
+    shapes = [
+        batch.image.shape for part in splits[:3] for batch in scoring_batches(part, options, 4)
+    ]
     assert set(shapes) == {(4, 8, 6, 3)}
     cut = splits.train[0].image
     cut.write_bytes(cut.read_bytes()[:-200])

@@ -48,7 +48,7 @@ def empty(folder):
 
 BROKEN = {
     "missing root": (lambda r: shutil.rmtree(r), "no such folder"),
-    "missing train/good": (lambda r: shutil.rmtree(r / "train"), r"train/good: no such folder"),
+    "missing train/good": (lambda r: shutil.rmtree(r / "train"), r"train: no such folder"),
     "no training images": (lambda r: empty(r / "train" / "good"), r"train/good: no images"),
     "missing test": (lambda r: shutil.rmtree(r / "test"), r"test: no such folder"),
     "no test classes": (
@@ -56,10 +56,6 @@ BROKEN = {
         r"test: no test images",
     ),
     "class without images": (lambda r: empty(r / "test" / "crack"), r"test/crack: no images"),
-    "mask without image": (
-        lambda r: (r / "test" / "crack" / "000.png").unlink(),
-        r"000_mask\.png: mask without its image",
-    ),
     "mask of another size": (
         lambda r: write_image(r / "ground_truth" / "crack" / "001_mask.png", noise(0, (9, 9))),
         r"001_mask\.png: mask is 9x9 and its image is 10x12",
@@ -101,7 +97,7 @@ def test_real_mvtec_sample():
     root = REAL / "mvtec_ad_sample" / "leather"
     if not root.is_dir():
         pytest.skip(f"{root} is not there")
-    train, test = folder.read(root)
+    train, test, _ = folder.read(root)
     assert len(train) == 4 and len(test) == 24
     assert sum(e.mask is not None for e in test) == 11
 
@@ -110,7 +106,7 @@ def test_real_magnetic_tile():
     root = REAL / "magnetic_tile"
     if not root.is_dir():
         pytest.skip(f"{root} is not there")
-    train, test = folder.read(root)
+    train, test, _ = folder.read(root)
     kinds = dict(zip(*np.unique([e.kind for e in test], return_counts=True), strict=True))
     assert len(train) == 762
     assert kinds == {

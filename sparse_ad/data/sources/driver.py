@@ -23,7 +23,7 @@ from sparse_ad.data.images import Images
 from sparse_ad.data.sources.listing import check_complete, check_counts, read_table
 from sparse_ad.data.split import split_groups
 from sparse_ad.errors import require
-from sparse_ad.types import Example
+from sparse_ad.types import Example, Loaded
 
 LIST = "driver_imgs_list.csv"
 KINDS = {
@@ -49,10 +49,10 @@ class Driver(Images):
         drivers = self.training_drivers
         require(drivers >= 2, "training_drivers", drivers, "give 2 or more: one is for calibration")
 
-    def load(self, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    def load(self, seed: int) -> Loaded:
         """Returns (train, test) of the folder `root`; see `read` and `split`."""
         require(bool(self.root), "root", self.root, f"set it to the folder of {LIST}")
-        return split(read(Path(self.root).expanduser()), seed, self.training_drivers)
+        return Loaded(*split(read(Path(self.root).expanduser()), seed, self.training_drivers))
 
 
 def split(

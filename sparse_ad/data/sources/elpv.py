@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sparse_ad.data.images import Images, require_fraction
 from sparse_ad.data.split import split_test
 from sparse_ad.system import assets
-from sparse_ad.types import Example
+from sparse_ad.types import Example, Loaded
 
 ASSET = assets.Asset(
     name="ELPV solar cells",
@@ -38,9 +38,9 @@ class Elpv(Images):
         super().__post_init__()
         require_fraction("test_fraction", self.test_fraction)
 
-    def load(self, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    def load(self, seed: int) -> Loaded:
         """Returns (train, test): normal cells; `test_fraction` of them and all defects."""
-        return split_test(read(), self.test_fraction, seed)
+        return Loaded(*split_test(read(), self.test_fraction, seed))
 
 
 def read() -> tuple[Example, ...]:

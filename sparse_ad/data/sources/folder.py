@@ -1,4 +1,4 @@
-"""Folders laid out as MVTec AD: train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png.
+"""Folders of images: train/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png, as MVTec AD.
 
 Source: Bergmann et al., "MVTec AD", CVPR 2019 (layout and image counts).
 """
@@ -7,14 +7,16 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparse_ad.data.decode import check_mask_shape, image_shape
 from sparse_ad.data.images import Images
+from sparse_ad.data.sources import tree
+from sparse_ad.data.sources.masks import check_masks, match_masks
 from sparse_ad.errors import UserError, require
-from sparse_ad.types import Example
+from sparse_ad.types import Example, Loaded
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+TRAIN, TEST = ("train", "training"), ("test", "testing")
+MASKS = ("groundtruth", "gt", "mask", "masks")
 
 MVTEC_COUNTS = {  # category: (normal training images, test images)
     "carpet": (280, 117),
@@ -40,92 +42,107 @@ class Folder(Images):
     """A folder laid out as MVTec AD; the split into train and test is the folder's own."""
 
     root: str = ""  # the folder: train/good, test/<kind>, ground_truth/<kind>
+    # names of folders of normal images; case and punctuation do not matter
+    normal: tuple[str, ...] = ("good", "ok", "okay", "normal", "nominal", "healthy", "no_defect")
 
-    def load(self, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        """Returns (train, test) of the folder `root`; see `read`. The seed changes nothing."""
+    def __post_init__(self):
+        super().__post_init__()
+        require(all(map(tree.simple, self.normal)), "normal", self.normal, "give names of folders")
+
+    def load(self, seed: int) -> Loaded:
+        """Returns the examples of the folder `root`; see `read`. The seed changes nothing."""
         require(bool(self.root), "root", self.root, "set it to the folder of the data set")
-        return read(Path(self.root).expanduser())
+        return read(Path(self.root).expanduser(), self.normal)
 
 
-def read(root: Path) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Returns (train, test) of the folder, sorted by path; each image is a group of its own.
+def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
+    """Returns what a folder holds, sorted by path; each image is a group of its own.
 
-    Kind "good" is normal. An anomalous image without a mask file has mask None.
-    Where the folder has the name of an MVTec AD category, other counts than the official ones
-    are a warning.
+    Folders are read with all folders below them. An image is normal where the folder in test/ that
+    holds it has one of the names `normal`. An anomalous image without a mask file has mask None.
+    Every file that is not used is counted in `left_out`, with one warning. Where the folder has the
+    name of an MVTec AD category, other counts than the official ones are a warning.
 
     Raises: UserError that names the folder or file that is missing or wrong.
     """
-    for folder in (root, root / "train" / "good", root / "test"):
-        if not folder.is_dir():
-            raise UserError(
-                f"{folder}: no such folder; expected train/good and test/<kind> in {root}"
-            )
-    train = tuple(_example(root, path, None) for path in list_images(root / "train" / "good"))
-    masks = _list_masks(root / "ground_truth")
-    kinds = sorted(path for path in (root / "test").iterdir() if _is_visible_folder(path))
-    if not kinds:
-        raise UserError(f"{root / 'test'}: no test images; put them in test/good and test/<kind>")
-    test = tuple(
-        _example(root, path, masks.pop((kind.name, path.stem), None))
-        for kind in kinds
-        for path in list_images(kind)
-    )
-    if masks:
-        (kind, stem), mask = min(masks.items())
-        raise UserError(f"{mask}: mask without its image; add test/{kind}/{stem}.png or delete it")
-    _check_mask_shapes(test)
-    _check_counts(root.resolve().name, len(train), len(test))
-    return train, test
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Returns the image files of a folder, sorted by name.
-
-    Raises: UserError when there is none.
-    """
-    images = [path for path in folder.iterdir() if _is_image(path)]
+    names = {tree.simple(name) for name in normal}
+    train_folder, test_folder = find(root, "train", TRAIN), find(root, "test", TEST)
+    mask_folder = tree.find_folder(root, MASKS)
+    train, left_out = list_training(train_folder, names)
+    for kind in tree.visible_folders(test_folder):
+        if not tree.list_images(kind)[0]:
+            raise UserError(f"{kind}: no images; add some or delete the folder")
+    images, others = tree.list_images(test_folder)
+    left_out += others
+    flat = [path for path in images if path.parent == test_folder]
+    left_out += [(path, "image in no folder of a kind") for path in flat]
+    images = [path for path in images if path.parent != test_folder]
     if not images:
-        raise UserError(f"{folder}: no images; add {' '.join(SUFFIXES)} files or delete the folder")
-    return sorted(images)
+        raise UserError(f"{test_folder}: no test images; put them in test/good and test/<kind>")
+    masks, others = tree.list_images(mask_folder) if mask_folder else ([], [])
+    left_out += others
+    mask_of, others = match_masks(test_folder, images, mask_folder or root, masks)
+    left_out += others
+    used = {train_folder, test_folder, mask_folder}
+    left_out += [(path, "file beside the data") for path in tree.walk_besides(root, used)]
+    test = check_masks(
+        tuple(example(root, test_folder, path, names, mask_of.get(path)) for path in images)
+    )
+    _check_normal(test_folder, test, normal)
+    _check_counts(root.resolve().name, len(train), len(test))
+    normals = tuple(
+        Example(path, 0, "good", None, name, name)
+        for path in train
+        for name in [path.relative_to(root).as_posix()]
+    )
+    return Loaded(normals, test, tree.summarise(root, left_out))
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+def find(root: Path, name: str, names: tuple[str, ...]) -> Path:
+    """Returns the folder of training or test images. Raises: UserError where it is missing."""
+    folder = tree.find_folder(root, names) if root.is_dir() else None
+    if folder is None:
+        missing = root / name if root.is_dir() else root
+        raise UserError(f"{missing}: no such folder; expected train/good and test/<kind> in {root}")
+    return folder
 
 
-def _is_visible_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
+def list_training(folder: Path, normal: set[str]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Returns the training images, and the files that are left out with the reason.
+
+    They lie in the folders of normal images, or in `folder` itself where it has no folders.
+    Raises: UserError where there is none.
+    """
+    folders = tree.visible_folders(folder)
+    good = [path for path in folders if tree.simple(path.name) in normal]
+    images, left_out = [], []
+    for part in good or ([folder] if not folders else []):
+        found, others = tree.list_images(part)
+        images += found
+        left_out += others
+    if not images:
+        raise UserError(
+            f"{folder / 'good'}: no images; add {' '.join(tree.SUFFIXES)} files of normal images"
+        )
+    seen = {*images, *(path for path, _ in left_out)}
+    rest = [path for path in tree.walk(folder) if path not in seen]
+    return images, left_out + [(path, "in no folder of normal training images") for path in rest]
 
 
-def _list_masks(folder: Path) -> dict[tuple[str, str], Path]:
-    """Returns {(kind, stem of the image): mask file}."""
-    if not folder.is_dir():
-        return {}
-    return {
-        (kind.name, path.stem.removesuffix("_mask")): path
-        for kind in sorted(folder.iterdir())
-        if _is_visible_folder(kind)
-        for path in sorted(kind.iterdir())
-        if _is_image(path)
-    }
+def example(root: Path, test: Path, path: Path, normal: set[str], mask: Path | None) -> Example:
+    """Returns a test image as an example; its kind is the folder in test/ that holds it."""
+    kind, name = path.relative_to(test).parts[0], path.relative_to(root).as_posix()
+    good = tree.simple(kind) in normal
+    return Example(path, int(not good), "good" if good else kind, mask, group=name, path=name)
 
 
-def _example(root: Path, path: Path, mask: Path | None) -> Example:
-    kind, name = path.parent.name, path.relative_to(root).as_posix()
-    return Example(path, int(kind != "good"), kind, mask, group=name, path=name)
-
-
-def _check_mask_shapes(examples: tuple[Example, ...]) -> None:
-    """Reads the headers only, so that a wrong mask is found before an hour of fitting."""
-    for example in examples:
-        if example.mask is None:
-            continue
-        try:
-            shape = image_shape(example.image)
-        except UserError:  # an unreadable image is skipped, and reported, when it is scored
-            continue
-        check_mask_shape(image_shape(example.mask), shape, str(example.mask))
+def _check_normal(folder: Path, test: tuple[Example, ...], normal: tuple[str, ...]) -> None:
+    if all(example.label for example in test):
+        kinds = ", ".join(sorted({example.kind for example in test}))
+        log.warning(
+            "%s: no normal images; none of the folders %s has one of the names %s (data.normal)",
+            *(folder, kinds, ", ".join(normal)),
+        )
 
 
 def _check_counts(category: str, train: int, test: int) -> None:

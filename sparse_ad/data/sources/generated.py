@@ -14,7 +14,7 @@ from sparse_ad.data.images import Images
 from sparse_ad.data.sources.defects import DEFECTS
 from sparse_ad.data.sources.textures import TEXTURES
 from sparse_ad.errors import require, require_choice
-from sparse_ad.types import Example
+from sparse_ad.types import Example, Loaded
 
 SMALLEST = 32  # pixels: defects need room
 
@@ -35,7 +35,7 @@ class Generated(Images):
         remedy = f"generated images need {SMALLEST} or more"
         require(min(self.size) >= SMALLEST, "size", self.size, remedy)
 
-    def load(self, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    def load(self, seed: int) -> Loaded:
         """Returns (train, test)."""
         train, good, anomalous = self.count
         kinds = [list(DEFECTS)[index % len(DEFECTS)] for index in range(anomalous)]
@@ -44,7 +44,7 @@ class Generated(Images):
         names += [("test", kind, index) for index, kind in enumerate(kinds)]
         progress = tqdm(names, desc="generate", unit="image", delay=1)
         examples = [_example(self.category, *name, self.size, seed) for name in progress]
-        return tuple(examples[:train]), tuple(examples[train:])
+        return Loaded(tuple(examples[:train]), tuple(examples[train:]))
 
 
 def generate(

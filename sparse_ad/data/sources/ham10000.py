@@ -25,7 +25,7 @@ from sparse_ad.data.images import Images, require_fraction
 from sparse_ad.data.sources.listing import check_complete, check_counts, read_table, warn_of_copies
 from sparse_ad.data.split import draw_anomalous, split_images, split_test
 from sparse_ad.errors import require, require_choice
-from sparse_ad.types import Example
+from sparse_ad.types import Example, Loaded
 
 METADATA = (  # from Kaggle; the original; the Dataverse's own table
     "HAM10000_metadata.csv",
@@ -52,12 +52,12 @@ class Ham10000(Images):
         count = self.anomalous_per_class
         require(count >= 0, "anomalous_per_class", count, "give 0 or more")
 
-    def load(self, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    def load(self, seed: int) -> Loaded:
         """Returns (train, test) of the folder `root`, drawn by seed."""
         require(bool(self.root), "root", self.root, f"set it to the folder of {METADATA[0]}")
         examples = read(Path(self.root).expanduser())
         train, test = SPLITS[self.split](examples, self.test_fraction, seed)
-        return train, draw_anomalous(test, self.anomalous_per_class, seed)
+        return Loaded(train, draw_anomalous(test, self.anomalous_per_class, seed))
 
 
 def _split_as_published(

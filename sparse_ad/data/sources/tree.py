@@ -1,0 +1,89 @@
+"""The files of a folder and of all folders below it: images, and what is left out and why."""
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from sparse_ad.errors import UserError
+from sparse_ad.types import LeftOut
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".gif")
+SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm")
+
+
+def simple(name: str) -> str:
+    """Returns a name without case and punctuation: "Ground_Truth" and "ground-truth" are one."""
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def find_folder(parent: Path, names: Collection[str]) -> Path | None:
+    """Returns the folder in `parent` that has one of the (simple) names; None where there is none.
+
+    Raises: UserError that names two folders which both could be meant.
+    """
+    found = [path for path in visible_folders(parent) if simple(path.name) in names]
+    if len(found) > 1:
+        raise UserError(f"{found[0]} and {found[1]}: both could be meant; rename or move one")
+    return found[0] if found else None
+
+
+def visible_folders(parent: Path) -> list[Path]:
+    """Returns the folders in a folder, sorted, but for hidden ones."""
+    return sorted(path for path in parent.iterdir() if path.is_dir() and is_visible(path))
+
+
+def is_visible(path: Path) -> bool:
+    """Returns whether neither people nor systems mean a file to be hidden."""
+    return not path.name.startswith(".") and path.name not in ("Thumbs.db", "desktop.ini")
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yields all visible files below a folder, sorted; a folder that links lead to twice, once."""
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = sorted(name for name in folders if is_visible(Path(name)))
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (path for name in sorted(files) if is_visible(path := Path(parent, name)))
+
+
+def walk_besides(root: Path, folders: Collection[Path | None]) -> Iterator[Path]:
+    """Yields all visible files below a folder that lie in none of the folders."""
+    for path in sorted(root.iterdir()):
+        if path not in folders and is_visible(path):
+            yield from walk(path) if path.is_dir() else (path,)
+
+
+def is_image(path: Path) -> bool:
+    """Returns whether a file can be read as an image, going by its name."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def why_not(path: Path) -> str:
+    """Returns why a file is no image."""
+    if not path.exists():
+        return "broken link"
+    return f"no image: {path.suffix or 'no suffix'}"
+
+
+def list_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Returns the images below a folder, and the other files there with the reason."""
+    files = list(walk(folder))
+    return [path for path in files if is_image(path)], [
+        (path, why_not(path)) for path in files if not is_image(path)
+    ]
+
+
+def summarise(root: Path, files: Iterable[tuple[Path, str]]) -> tuple[LeftOut, ...]:
+    """Returns how many files are left out for each reason, and the first of them."""
+    files = sorted(files, key=lambda file: (file[1], file[0]))
+    counts = Counter(reason for _, reason in files)
+    first = {reason: path for path, reason in reversed(files)}
+    return tuple(
+        LeftOut(reason, count, first[reason].relative_to(root).as_posix())
+        for reason, count in counts.items()
+    )
