@@ -36,6 +36,8 @@ from sparse_ad.types import Example, Method, Params, Splits
 
 log = logging.getLogger(__name__)
 
+PREDICT = "score images by --mode=predict --workdir=DIR --input=FOLDER"
+
 
 class Detector(NamedTuple):
     """What is built before any data is read."""
@@ -65,6 +67,9 @@ def run(experiment: Experiment, workdir: Path) -> None:
     splits = load_data(experiment)
     open_workdir(workdir, experiment)
     params, record, calibration = prepare(detector, experiment, splits, workdir)
+    if not splits.test:
+        print(f"threshold {calibration.threshold.value:.4g}; no test images: {PREDICT}")
+        return
     measure(detector, params, experiment, splits, calibration, record, workdir)
 
 
@@ -73,6 +78,8 @@ def evaluate_fitted(experiment: Experiment, workdir: Path) -> None:
     require_fitted(workdir, experiment)
     detector = build(experiment)
     splits = load_data(experiment)
+    if not splits.test:
+        raise UserError(f"data: no test images to evaluate; {PREDICT}")
     params = loop.load(experiment.setup(detector.method), workdir, splits.train)
     open_workdir(workdir, experiment)
     record = read_json(workdir / "fit.json", FitRecord)

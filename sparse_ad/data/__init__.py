@@ -43,10 +43,7 @@ def load(source: Source, seed: int) -> Splits:
         )
     if source.limit:
         train = draw(train, source.limit, seed)
-    if not (train and test):
-        raise UserError(
-            f"{name_of(source, SOURCES)}: {len(train)} training and {len(test)} test images: "
-            "both are needed"
-        )
+    if not train:
+        raise UserError(f"{name_of(source, SOURCES)}: no training images; give normal images")
     train, calibration = hold_out(train, source.calibration_fraction, seed, "calibration")
     return Splits(train, calibration, test, left_out)

@@ -88,7 +88,7 @@ def check_mask_shape(mask: tuple[int, int], image: tuple[int, int], name: str) -
     if tuple(mask) != tuple(image):
         raise UserError(
             f"{name}: mask is {mask[1]}x{mask[0]} and its image is {image[1]}x{image[0]} "
-            "(width x height): make them the same size"
+            "(width x height): make them the same size, as stored: EXIF orientation is ignored"
         )
 
 
@@ -118,6 +118,10 @@ def _open(encoded: Path | bytes, name: str) -> Image.Image:
     except (*_UNREADABLE, Image.DecompressionBombError) as error:
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
         raise UserError(f"{name}: cannot be read ({reason}): replace or delete it") from error
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        image.close()
+        raise UserError(f"{name}: holds {pages} images: store each in a file of its own")
     pixels = image.width * image.height
     if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
         image.close()

@@ -8,6 +8,7 @@ from helpers.made_up import make_folder, noise, write_image
 from PIL import Image
 
 from sparse_ad.data import Folder, load
+from sparse_ad.data.decode import decode
 from sparse_ad.data.sources import folder
 from sparse_ad.errors import UserError
 from sparse_ad.types import LeftOut
@@ -173,3 +174,26 @@ def test_masks_are_read_before_the_fit(root, content, message):
         write_image(mask, content)
     with pytest.raises(UserError, match=f"000_mask.*{message}"):
         folder.read(root)
+
+
+def test_normal_images_alone_are_enough(root):
+    shutil.rmtree(root / "test")
+    loaded = folder.read(root)
+    assert len(loaded.train) == 5 and loaded.test == ()
+    assert loaded.left_out == (
+        LeftOut("file beside the data", 1, "ground_truth/crack/000_mask.png"),
+    )
+
+
+def test_a_flat_folder_holds_normal_images(root, caplog):
+    flat = root / "train" / "good"
+    assert len(folder.read(flat).train) == 5
+    assert "all images in it are taken to be normal" in caplog.text
+
+
+def test_a_file_of_several_images_says_so(root):
+    pages = [Image.fromarray(noise(seed)) for seed in range(3)]
+    path = root / "train" / "good" / "pages.tiff"
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with pytest.raises(UserError, match=r"pages\.tiff: holds 3 images"):
+        decode(path, (8, 8), "rgb")

@@ -50,7 +50,6 @@ BROKEN = {
     "missing root": (lambda r: shutil.rmtree(r), "no such folder"),
     "missing train/good": (lambda r: shutil.rmtree(r / "train"), r"train: no such folder"),
     "no training images": (lambda r: empty(r / "train" / "good"), r"train/good: no images"),
-    "missing test": (lambda r: shutil.rmtree(r / "test"), r"test: no such folder"),
     "no test classes": (
         lambda r: [shutil.rmtree(p) for p in (r / "test").iterdir()],
         r"test: no test images",
@@ -79,9 +78,13 @@ def test_a_source_on_disk_asks_for_its_folder(name):
         data.load(data.SOURCES[name](), seed=0)
 
 
-def test_a_set_without_test_images_is_refused():
-    with pytest.raises(UserError, match="generated: 3 training and 0 test images"):
-        data.load(data.Generated(count=(3, 0, 0), size=(32, 32)), seed=0)
+def test_a_set_without_training_images_is_refused():
+    with pytest.raises(UserError, match="generated: no training images"):
+        data.load(data.Generated(count=(0, 3, 0), size=(32, 32)), seed=0)
+
+
+def test_a_set_may_hold_normal_images_alone():
+    assert data.load(data.Generated(count=(3, 0, 0), size=(32, 32)), seed=0).test == ()
 
 
 def test_official_counts_are_checked_by_category_name(tmp_path, caplog):

@@ -186,3 +186,16 @@ def test_another_source_by_its_name(tmp_path):
     assert process.returncode == 0, process.stderr
     data = json.loads((tmp_path / "config.json").read_text())["data"]
     assert data["name"] == "generated" and "root" not in data and data["color"] == "rgb"
+
+
+def test_normal_images_alone_are_fitted_and_predict(tmp_path):
+    """From a flat folder; predictions of a tree of folders are a tree."""
+    root = make_folder(tmp_path / "images")
+    flags = (*tiny(root / "train" / "good"), f"--workdir={tmp_path / 'work'}")
+    process = launch(*flags)
+    assert process.returncode == 0, process.stderr
+    assert "threshold" in process.stdout and "--mode=predict" in process.stdout
+    process = launch("--mode=predict", f"--workdir={tmp_path / 'work'}", f"--input={root / 'test'}")
+    assert process.returncode == 0, process.stderr
+    overlays = tmp_path / "work" / "predictions" / "overlays"
+    assert (overlays / "crack" / "000.png.png").is_file()

@@ -65,8 +65,12 @@ def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
 
     Raises: UserError that names the folder or file that is missing or wrong.
     """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give one with train/good, or of normal images")
     names = {tree.simple(name) for name in normal}
-    train_folder, test_folder = find(root, "train", TRAIN), find(root, "test", TEST)
+    train_folder, test_folder = tree.find_folder(root, TRAIN), tree.find_folder(root, TEST)
+    if not (train_folder and test_folder):
+        return read_normal(root, train_folder, test_folder, names)
     mask_folder = tree.find_folder(root, MASKS)
     train, left_out = list_training(train_folder, names)
     for kind in tree.visible_folders(test_folder):
@@ -90,21 +94,36 @@ def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
     )
     _check_normal(test_folder, test, normal)
     _check_counts(root.resolve().name, len(train), len(test))
-    normals = tuple(
-        Example(path, 0, "good", None, name, name)
-        for path in train
-        for name in [path.relative_to(root).as_posix()]
+    return Loaded(normals(root, train), test, tree.summarise(root, left_out))
+
+
+def read_normal(
+    root: Path, train_folder: Path | None, test_folder: Path | None, names: set[str]
+) -> Loaded:
+    """Returns normal images without any to test: those of train/, or of `root` where it is flat.
+
+    Raises: UserError where that is not what the folder holds.
+    """
+    expected = f"expected train/good and test/<kind> in {root}, or normal images alone"
+    if test_folder:
+        raise UserError(f"{root / 'train'}: no such folder; {expected}")
+    if not train_folder and any(map(tree.is_image, root.iterdir())):
+        log.warning("%s: has no folder train: all images in it are taken to be normal", root)
+        images, left_out = tree.list_images(root)
+        return Loaded(normals(root, images), (), tree.summarise(root, left_out))
+    if not train_folder:
+        raise UserError(f"{root / 'train'}: no such folder; {expected}")
+    train, left_out = list_training(train_folder, names)
+    left_out += [(path, "file beside the data") for path in tree.walk_besides(root, {train_folder})]
+    return Loaded(normals(root, train), (), tree.summarise(root, left_out))
+
+
+def normals(root: Path, images: list[Path]) -> tuple[Example, ...]:
+    """Returns normal images as examples."""
+    names = [path.relative_to(root).as_posix() for path in images]
+    return tuple(
+        Example(path, 0, "good", None, name, name) for path, name in zip(images, names, strict=True)
     )
-    return Loaded(normals, test, tree.summarise(root, left_out))
-
-
-def find(root: Path, name: str, names: tuple[str, ...]) -> Path:
-    """Returns the folder of training or test images. Raises: UserError where it is missing."""
-    folder = tree.find_folder(root, names) if root.is_dir() else None
-    if folder is None:
-        missing = root / name if root.is_dir() else root
-        raise UserError(f"{missing}: no such folder; expected train/good and test/<kind> in {root}")
-    return folder
 
 
 def list_training(folder: Path, normal: set[str]) -> tuple[list[Path], list[tuple[Path, str]]]:
