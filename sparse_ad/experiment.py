@@ -22,7 +22,7 @@ from sparse_ad.types import Method
 class Experiment:
     """Every option of one run: a config is this, as a section."""
 
-    name: str = ""  # of the run; its results go to runs/NAME
+    name: str = "run"  # of the run; its results go to runs/NAME
     seed: int = 0  # of splits, initial values and draws
     data: Source = choice(SOURCES, Folder())
     features: Pixels | Network = choice(FEATURES, Pixels())
@@ -32,7 +32,9 @@ class Experiment:
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     def __post_init__(self):
-        require(self.seed >= 0, "seed", self.seed, "give 0 or more")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "give 0 to 4294967295")
+        remedy = "give a name without slashes: results go to runs/NAME"
+        require(bool(self.name) and "/" not in self.name, "name", self.name, remedy)
 
     def build(self) -> Method:
         """Returns the detector. Raises: UserError for what does not go with the images' size."""

@@ -133,7 +133,7 @@ def build(experiment: Experiment) -> Detector:
 
 def load_data(experiment: Experiment) -> Splits:
     """Loads the splits, and logs their sizes and the devices."""
-    with stage("data"):
+    with stage("data"), within("data"):
         splits = data.load(experiment.data, experiment.seed)
     log.info("%d %s device(s): %s", mesh().size, jax.default_backend(), jax.devices()[0])
     log.info(
@@ -194,8 +194,9 @@ def measure(
         results, rows = protocol.evaluate(
             score, params, splits, calibration, images, options, experiment.seed, about
         )
-    info = results.score_info.items()
-    log.info("scoring: %s", ", ".join(f"{name} {value:.4g}" for name, value in info))
+    if results.score_info:
+        info = results.score_info.items()
+        log.info("scoring: %s", ", ".join(f"{name} {value:.4g}" for name, value in info))
     with stage("report"):
         pictures = gather_pictures(
             method, score, params, splits.test, rows, images, options.batch_size

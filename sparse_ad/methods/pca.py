@@ -26,6 +26,8 @@ from sparse_ad.types import (
     Views,
 )
 
+MOST_VALUES = 16_384  # of a small image: their covariance takes 1 GB
+
 
 @dataclass(frozen=True)
 class Pca:
@@ -56,6 +58,8 @@ class Pca:
         length = self.side**2 * channels
         remedy = f"small images have only {length} values: side^2 times channels"
         require(self.components < length, "components", self.components, remedy)
+        remedy = f"covers {length} values with {channels} channels: at most {MOST_VALUES} can be"
+        require(length <= MOST_VALUES, "side", self.side, remedy)
         grid = ErrorGrid(
             errors=partial(errors, self.side),
             pool=jnp.mean,

@@ -114,7 +114,8 @@ def list_configs(pattern: str = "*.py") -> list[str]:
     """Returns the config files that fit a pattern below the folder of the configs."""
     folder = config_folder()
     names = sorted(path.relative_to(folder.parent).as_posix() for path in folder.glob(pattern))
-    return [name for name in names if not name.endswith(("__init__.py", "base.py"))]
+    others = ("__init__.py", "base.py", "of_workdir.py")
+    return [name for name in names if not name.endswith(others)]
 
 
 def find_config(given: str) -> str:
