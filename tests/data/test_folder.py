@@ -69,7 +69,7 @@ def test_what_is_not_used_is_counted_with_its_reason(root, caplog):
         LeftOut("no image: .xyz", 2, "train/good/a.xyz"),
         LeftOut("broken link", 1, "train/good/link.png"),
         LeftOut("in no folder of normal training images", 1, "train/bad/000.png"),
-        LeftOut("image in no folder of a kind", 1, "test/loose.png"),
+        LeftOut("in no folder of a kind", 1, "test/loose.png"),
     }
     assert len(caplog.records) == 1
     assert caplog.records[0].message.startswith("7 files are not used: ")
@@ -197,3 +197,27 @@ def test_a_file_of_several_images_says_so(root):
     pages[0].save(path, save_all=True, append_images=pages[1:])
     with pytest.raises(UserError, match=r"pages\.tiff: holds 3 images"):
         decode(path, (8, 8), "rgb")
+
+
+def test_masks_beside_their_images_are_no_images(root):
+    mask = root / "ground_truth" / "crack" / "000_mask.png"
+    move(mask, root / "test" / "crack" / "000_mask.png")
+    shutil.rmtree(root / "ground_truth")
+    assert masks(root) == MASKED and len(folder.read(root).test) == 4
+
+
+def test_folders_of_kinds_alone_are_split(root):
+    """OK and NG, as cameras on a line store them."""
+    move(root / "train" / "good", root / "OK")
+    move(root / "test" / "crack", root / "NG")
+    for name in ("train", "test", "ground_truth"):
+        shutil.rmtree(root / name)
+    splits = load(Folder(root=str(root), test_fraction=0.4), seed=0)
+    assert [(each.path, each.label) for each in splits.test if each.label] == [
+        ("NG/000.png", 1),
+        ("NG/001.png", 1),
+    ]
+    assert sum(not each.label for each in splits.test) == 2
+    assert len(splits.train) + len(splits.calibration) == 3
+    other = load(Folder(root=str(root), test_fraction=0.4), seed=5)
+    assert names(other.test) != names(splits.test)

@@ -7,9 +7,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparse_ad.data.images import Images
+from sparse_ad.data.images import Images, require_fraction
 from sparse_ad.data.sources import tree
-from sparse_ad.data.sources.masks import check_masks, match_masks
+from sparse_ad.data.sources.masks import check_masks, find_beside, match_masks
+from sparse_ad.data.split import split_test
 from sparse_ad.errors import UserError, require
 from sparse_ad.types import Example, Loaded
 
@@ -44,15 +45,25 @@ class Folder(Images):
     root: str = ""  # the folder: train/good, test/<kind>, ground_truth/<kind>
     # names of folders of normal images; case and punctuation do not matter
     normal: tuple[str, ...] = ("good", "ok", "okay", "normal", "nominal", "healthy", "no_defect")
+    # of the normal images: to test, where folders of kinds are not divided into train and test
+    test_fraction: float = 0.25
 
     def __post_init__(self):
         super().__post_init__()
         require(all(map(tree.simple, self.normal)), "normal", self.normal, "give names of folders")
+        require_fraction("test_fraction", self.test_fraction)
 
     def load(self, seed: int) -> Loaded:
-        """Returns the examples of the folder `root`; see `read`. The seed changes nothing."""
+        """Returns the examples of the folder `root`; see `read`.
+
+        The seed draws the normal images to test, where the folder does not say which they are.
+        """
         require(bool(self.root), "root", self.root, "set it to the folder of the data set")
-        return read(Path(self.root).expanduser(), self.normal)
+        loaded = read(Path(self.root).expanduser(), self.normal)
+        if loaded.train or not any(example.label == 0 for example in loaded.test):
+            return loaded
+        train, test = split_test(loaded.test, self.test_fraction, seed)
+        return loaded._replace(train=train, test=test)
 
 
 def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
@@ -76,22 +87,10 @@ def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
     for kind in tree.visible_folders(test_folder):
         if not tree.list_images(kind)[0]:
             raise UserError(f"{kind}: no images; add some or delete the folder")
-    images, others = tree.list_images(test_folder)
-    left_out += others
-    flat = [path for path in images if path.parent == test_folder]
-    left_out += [(path, "image in no folder of a kind") for path in flat]
-    images = [path for path in images if path.parent != test_folder]
-    if not images:
-        raise UserError(f"{test_folder}: no test images; put them in test/good and test/<kind>")
-    masks, others = tree.list_images(mask_folder) if mask_folder else ([], [])
-    left_out += others
-    mask_of, others = match_masks(test_folder, images, mask_folder or root, masks)
+    test, others = list_kinds(root, test_folder, mask_folder, names)
     left_out += others
     used = {train_folder, test_folder, mask_folder}
     left_out += [(path, "file beside the data") for path in tree.walk_besides(root, used)]
-    test = check_masks(
-        tuple(example(root, test_folder, path, names, mask_of.get(path)) for path in images)
-    )
     _check_normal(test_folder, test, normal)
     _check_counts(root.resolve().name, len(train), len(test))
     return Loaded(normals(root, train), test, tree.summarise(root, left_out))
@@ -111,11 +110,43 @@ def read_normal(
         log.warning("%s: has no folder train: all images in it are taken to be normal", root)
         images, left_out = tree.list_images(root)
         return Loaded(normals(root, images), (), tree.summarise(root, left_out))
+    if not train_folder and any(tree.simple(p.name) in names for p in tree.visible_folders(root)):
+        test, left_out = list_kinds(root, root, tree.find_folder(root, MASKS), names)
+        return Loaded((), test, tree.summarise(root, left_out))
     if not train_folder:
         raise UserError(f"{root / 'train'}: no such folder; {expected}")
     train, left_out = list_training(train_folder, names)
     left_out += [(path, "file beside the data") for path in tree.walk_besides(root, {train_folder})]
     return Loaded(normals(root, train), (), tree.summarise(root, left_out))
+
+
+def list_kinds(
+    root: Path, folder: Path, mask_folder: Path | None, names: set[str]
+) -> tuple[tuple[Example, ...], list[tuple[Path, str]]]:
+    """Returns the images in the folders of kinds, with their masks, and the files left out.
+
+    Raises: UserError for a folder without images, or masks that are wrong.
+    """
+    kinds = [path for path in tree.visible_folders(folder) if path != mask_folder]
+    for kind in kinds:
+        if not tree.list_images(kind)[0]:
+            raise UserError(f"{kind}: no images; add some or delete the folder")
+    if not kinds:
+        raise UserError(f"{folder}: no test images; put them in test/good and test/<kind>")
+    masks, left_out = tree.list_images(mask_folder) if mask_folder else ([], [])
+    images = []
+    for kind in kinds:
+        found, others = tree.list_images(kind)
+        images += found
+        left_out += others
+    beside = find_beside(images)
+    images = [path for path in images if path not in set(beside)]
+    placed = [(mask_folder or folder, mask) for mask in masks] + [(folder, m) for m in beside]
+    mask_of, unused = match_masks(folder, images, placed)
+    loose = [path for path in sorted(folder.iterdir()) if path.is_file() and tree.is_visible(path)]
+    left_out += unused + [(path, "in no folder of a kind") for path in loose]
+    examples = (example(root, folder, path, names, mask_of.get(path)) for path in images)
+    return check_masks(tuple(examples)), left_out
 
 
 def normals(root: Path, images: list[Path]) -> tuple[Example, ...]:

@@ -23,13 +23,25 @@ def image_names(folder: Path, mask: Path) -> list[Name]:
     return [(*parents, stem) for stem in stems] + ([tuple(parents)] if parents else [])
 
 
+def find_beside(images: list[Path]) -> list[Path]:
+    """Returns the files that are masks beside their images: a_mask.png where there is an a.png."""
+    there = {(path.parent, path.stem) for path in images}
+    return [
+        path
+        for path in images
+        for end in ENDINGS
+        if path.stem.endswith(end) and (path.parent, path.stem.removesuffix(end)) in there
+    ]
+
+
 def match_masks(
-    test: Path, images: list[Path], folder: Path, masks: list[Path]
+    test: Path, images: list[Path], placed: list[tuple[Path, Path]]
 ) -> tuple[dict[Path, Path], list[tuple[Path, str]]]:
     """Returns {image: mask}, and the masks that belong to no image for certain, with the reason.
 
-    A mask lies where its image does (kind/stem), in a folder for each image (kind/stem/mask), or
-    flat, where the name of its image occurs once.
+    `placed`: each mask with the folder that holds masks as `test` holds images. A mask lies where
+    its image does (kind/stem), in a folder for each image (kind/stem/mask), or flat, where the name
+    of its image occurs once.
     Raises: UserError that names two files which both could be the image, or the mask.
     """
     by_name, by_stem = defaultdict(list), defaultdict(list)
@@ -37,7 +49,7 @@ def match_masks(
         by_name[name_in(test, image)].append(image)
         by_stem[image.stem].append(image)
     found, unused = defaultdict(list), []
-    for mask in masks:
+    for folder, mask in placed:
         names = image_names(folder, mask)
         owners = next((by_name[name] for name in names if name in by_name), [])
         if not owners and len(names[0]) == 1:
