@@ -25,6 +25,7 @@ from sparse_ad.report.pictures import gather_pictures
 from sparse_ad.report.summary import describe_threshold, format_results
 from sparse_ad.system.files import read_json, write_json
 from sparse_ad.system.workdir import (
+    check_config,
     environment_of,
     is_finished,
     is_fitted,
@@ -51,6 +52,8 @@ def fit(experiment: Experiment, workdir: Path) -> None:
         return
     detector = build(experiment)
     splits = load_data(experiment)
+    check_config(workdir, experiment)
+    loop.check_images(workdir, splits.train)  # before config.json says where they lie
     open_workdir(workdir, experiment)
     prepare(detector, experiment, splits, workdir)
 
@@ -63,6 +66,8 @@ def run(experiment: Experiment, workdir: Path) -> None:
         return
     detector = build(experiment)
     splits = load_data(experiment)
+    check_config(workdir, experiment)
+    loop.check_images(workdir, splits.train)
     open_workdir(workdir, experiment)
     params, record, calibration = prepare(detector, experiment, splits, workdir)
     measure(detector, params, experiment, splits, calibration, record, workdir)

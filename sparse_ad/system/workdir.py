@@ -16,7 +16,10 @@ from sparse_ad.system import environment
 from sparse_ad.system.files import read_fields, write_json
 
 MISSING = object()
-CHANGEABLE = ("evaluation",)  # sections that may change after fitting
+CHANGEABLE = (  # sections and fields that may change after fitting
+    "evaluation",
+    "data.root",  # where images lie: which ones they are is checked by their names (fitting/loop)
+)
 IMMATERIAL = (  # fields that change no number
     "data.workers",
     "features.cache_gb",
