@@ -2,11 +2,15 @@
 
 import csv
 import json
+import os
 import shutil
 
 import pytest
-from helpers.launching import assert_user_error, launch, launch_each, tiny
+from helpers import launching
+from helpers.launching import ROOT, assert_user_error, launch, launch_each, tiny
 from helpers.made_up import make_folder, noise, write_image
+
+from sparse_ad.system.command_line import load_config
 
 PATCHES, PCA = ("--config=configs/sparse_patches.py",), ("--config=configs/pca.py",)
 
@@ -93,6 +97,31 @@ def test_predictions_are_those_of_the_evaluation_bit_for_bit(finished):
     assert predicted["good_000.JPG"]["score"] == ""
 
 
+def test_the_config_of_a_finished_run_is_a_config(finished):
+    base, _ = finished
+    loaded = load_config(str(base / "work" / "config.json"), ["fit.epochs=7"]).to_dict()
+    known = json.loads((base / "work" / "config.json").read_text())
+    assert loaded["fit"]["epochs"] == 7 and loaded["method"]["atoms"] == 4
+    assert loaded["data"]["root"] == known["data"]["root"]
+
+
+@pytest.mark.parametrize("field", ["name", "data", "method"])
+def test_a_config_with_a_field_missing_is_one_line(finished, tmp_path, field):
+    config = json.loads((finished[0] / "work" / "config.json").read_text())
+    del config[field]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    flags = (f"--config={tmp_path / 'config.json'}",), ("--mode=evaluate", f"--workdir={tmp_path}")
+    for process in launch_each(flags, tmp_path):
+        assert_user_error(process, "config.json", f"{field} is missing")
+
+
+def test_devices_that_there_are_not_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "environment", lambda: os.environ | {"JAX_PLATFORMS": "tpu"})
+    process = launch(*tiny(tmp_path), f"--workdir={tmp_path / 'work'}")
+    assert_user_error(process, "JAX_PLATFORMS = 'tpu'", "device(s)")
+    assert not (tmp_path / "work").exists()
+
+
 def test_help_names_modes_and_an_example():
     process = launch("--help")
     for text in ("run|fit|evaluate|predict", "--config.method.coder.penalty=0.5", "--workdir"):
@@ -116,6 +145,11 @@ WRONG = [  # flags, and parts of what is said
     (["--mode=guess"], ["--mode=guess", "predict"]),
     (["--wrkdir=x"], ["wrkdir"]),
     (["--mode=predict", "--workdir=/nowhere"], ["/nowhere", "--mode=fit"]),
+    (["predict", "--workdir=W"], ["'predict'", "give: launch.py --mode=predict --workdir=W"]),
+    (["--input", "a.png", "b.png"], ["'b.png'", "launch.py --mode=predict --input=FOLDER"]),
+    (["--mode=fit", "--workdir=W", "x"], ["'x'", "give: launch.py --mode=fit --workdir=W"]),
+    ([f"--config={ROOT / 'README.md'}"], ["README.md", "is no config; give"]),
+    ([f"--config={ROOT / 'sparse_ad' / 'errors.py'}"], ["errors.py", "is no config; give"]),
 ]
 
 
