@@ -19,6 +19,7 @@ from tqdm import tqdm
 from sparse_ad.errors import FieldError, UserError
 from sparse_ad.experiment import Experiment, read_experiment
 from sparse_ad.options import describe, find_kinds, switch
+from sparse_ad.system.names import printable
 
 QUICKSTART = "configs/quickstart.py"
 OF_WORKDIR = "configs/of_workdir.py"
@@ -258,7 +259,7 @@ class _BesideBars(logging.StreamHandler):
 def tell(message: str) -> None:
     """Writes one line to stderr, whatever line breaks the message has."""
     _clear_bars()
-    print(" ".join(message.split()), file=sys.stderr)
+    print(printable(" ".join(message.split())), file=sys.stderr)
 
 
 def _clear_bars() -> None:

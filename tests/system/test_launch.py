@@ -220,3 +220,35 @@ def test_another_source_by_its_name(tmp_path):
     assert process.returncode == 0, process.stderr
     data = json.loads((tmp_path / "config.json").read_text())["data"]
     assert data["name"] == "generated" and "root" not in data and data["color"] == "rgb"
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    """From fit to report and predict: training, test and unreadable images, masks, folders."""
+    root, odd = make_folder(tmp_path / "images"), os.fsdecode(b"bl\xe4ue")
+    try:
+        (root / "train" / "good" / "000.png").rename(root / "train" / "good" / f"{odd}.png")
+    except OSError:
+        pytest.skip("this disk takes no such names")
+    for kind in ("good", "crack"):
+        write_image(root / "test" / kind / f"{odd}.png", noise(30))
+    write_image(root / "ground_truth" / "crack" / f"{odd}_mask.png", noise(31)[..., 0] // 128 * 255)
+    write_image(root / "test" / odd / f"{odd}.png", noise(32))
+    (root / "test" / "good" / f"{odd}.jpg").write_bytes(b"not an image")
+    (root / "train" / "good" / f"{odd}.{odd}").write_bytes(b"no image")
+    run = (*tiny(root), "--config.evaluation.max_unreadable=0.5", "--workdir=work")
+    process = launch(*run, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "skipped: " in process.stdout and "bl\\xe4ue.jpg" in process.stdout
+    with (tmp_path / "work" / "scores.csv").open(encoding="utf-8") as file:
+        rows = {row["path"]: row["kind"] for row in csv.DictReader(file)}
+    shown = "bl\\xe4ue"
+    assert rows[f"test/crack/{shown}.png"] == "crack" and rows[f"test/{shown}/{shown}.png"] == shown
+    for name in ("results.json", "calibration.json", "report.html"):
+        assert "\\udc" not in (tmp_path / "work" / name).read_text("utf-8"), name
+    process = launch(
+        *("--mode=predict", "--workdir=work", f"--input={root / 'test'}", "--output=out"),
+        cwd=tmp_path,
+    )
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "out" / "overlays" / "good" / f"{shown}.png.png").stat().st_size
+    assert f"crack/{shown}.png" in (tmp_path / "out" / "scores.csv").read_text("utf-8")

@@ -11,6 +11,7 @@ from sparse_ad.data.images import Images
 from sparse_ad.data.sources import tree
 from sparse_ad.data.sources.masks import check_masks, match_masks
 from sparse_ad.errors import UserError, require
+from sparse_ad.system.names import printable
 from sparse_ad.types import Example, Loaded
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
     normals = tuple(
         Example(path, 0, "good", None, name, name)
         for path in train
-        for name in [path.relative_to(root).as_posix()]
+        for name in [printable(path.relative_to(root).as_posix())]
     )
     return Loaded(normals, test, tree.summarise(root, left_out))
 
@@ -131,9 +132,10 @@ def list_training(folder: Path, normal: set[str]) -> tuple[list[Path], list[tupl
 
 def example(root: Path, test: Path, path: Path, normal: set[str], mask: Path | None) -> Example:
     """Returns a test image as an example; its kind is the folder in test/ that holds it."""
-    kind, name = path.relative_to(test).parts[0], path.relative_to(root).as_posix()
+    kind, name = path.relative_to(test).parts[0], printable(path.relative_to(root).as_posix())
     good = tree.simple(kind) in normal
-    return Example(path, int(not good), "good" if good else kind, mask, group=name, path=name)
+    kind = "good" if good else printable(kind)
+    return Example(path, int(not good), kind, mask, group=name, path=name)
 
 
 def _check_normal(folder: Path, test: tuple[Example, ...], normal: tuple[str, ...]) -> None:
