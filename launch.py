@@ -93,7 +93,7 @@ def parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if HELP & set(sys.argv):
             show_help(command_line.format_options(options_of(CONFIG.value)))
-        command_line.check_words(given, rest[1:])
+        command_line.check_words(given, rest[1:], MODES)
         return rest
     except (flags.Error, UserError) as error:
         fail(error)

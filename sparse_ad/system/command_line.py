@@ -107,7 +107,7 @@ def add_config(argv: list[str]) -> list[str]:
     return [argv[0], f"--config={find_config(given or QUICKSTART)}", *rest]
 
 
-def check_words(argv: Sequence[str], words: Sequence[str]) -> None:
+def check_words(argv: Sequence[str], words: Sequence[str], modes: Sequence[str]) -> None:
     """Raises UserError where words in argv belong to no flag, with the command that was meant."""
     if not words:
         return
@@ -119,7 +119,7 @@ def check_words(argv: Sequence[str], words: Sequence[str]) -> None:
     if folder is not None:
         problem = "--input takes one folder"
         rest = [*([] if mode else ["--mode=predict"]), *others, "--input=FOLDER"]
-    elif not mode and words[0] in flags.FLAGS["mode"].parser.enum_values:
+    elif not mode and words[0] in modes:
         problem, rest = "a mode is a flag", [f"--mode={words[0]}", *rest]
     else:
         problem = "is no flag (--help lists them)"
