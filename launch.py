@@ -66,11 +66,13 @@ def main(_) -> None:
 
 def guarded(argv) -> None:
     """Runs main; a mistake of the user's is one line and exit code 2, a signal one line."""
+    from sparse_ad.devices import check_platform
     from sparse_ad.system.command_line import set_up_log, tell
 
     set_up_log()
     end_cleanly()
     try:
+        check_platform()
         main(argv)
     except UserError as error:
         fail(error)
@@ -84,12 +86,14 @@ def parse(argv: list[str]) -> list[str]:
     from sparse_ad.system import command_line
 
     try:
+        given = argv
         argv = command_line.add_config([each for each in argv if each not in HELP])
         flags.FLAGS["config"].parser = command_line.ConfigParser(argv)
         command_line.check_fields(argv)
         rest = flags.FLAGS(argv)
         if HELP & set(sys.argv):
             show_help(command_line.format_options(options_of(CONFIG.value)))
+        command_line.check_words(given, rest[1:], MODES)
         return rest
     except (flags.Error, UserError) as error:
         fail(error)

@@ -1,6 +1,7 @@
 """All local devices as one: images are spread over them, everything else is on each."""
 
 import math
+import os
 from collections.abc import Callable
 from functools import cache
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sparse_ad.errors import require
+from sparse_ad.errors import UserError, require
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of a computation, by name
 
@@ -19,6 +20,20 @@ def mesh() -> Mesh:
     """Returns the mesh of all local devices, with the one axis "data"."""
     devices = jax.local_devices()
     return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+
+
+def check_platform() -> None:
+    """Raises UserError where JAX_PLATFORMS asks for devices that there are not."""
+    asked = os.environ.get("JAX_PLATFORMS")
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        if not asked:
+            raise
+        jax.config.update("jax_platforms", None)
+        found = f"{len(jax.devices())} {jax.default_backend()} device(s)"
+        remedy = f"there are {found}: unset it, or set it to {jax.default_backend()}"
+        raise UserError(f"JAX_PLATFORMS = {asked!r}: no such devices here; {remedy}") from error
 
 
 def check_batch(field: str, batch_size: int) -> None:

@@ -24,7 +24,9 @@ from sparse_ad.report.page import write_overlay, write_report
 from sparse_ad.report.pictures import gather_pictures
 from sparse_ad.report.summary import describe_threshold, format_results
 from sparse_ad.system.files import read_json, write_json
+from sparse_ad.system.names import printable
 from sparse_ad.system.workdir import (
+    check_config,
     environment_of,
     is_finished,
     is_fitted,
@@ -53,6 +55,8 @@ def fit(experiment: Experiment, workdir: Path) -> None:
         return
     detector = build(experiment)
     splits = load_data(experiment)
+    check_config(workdir, experiment)
+    loop.check_images(workdir, splits.train)  # before config.json says where they lie
     open_workdir(workdir, experiment)
     prepare(detector, experiment, splits, workdir)
 
@@ -65,6 +69,8 @@ def run(experiment: Experiment, workdir: Path) -> None:
         return
     detector = build(experiment)
     splits = load_data(experiment)
+    check_config(workdir, experiment)
+    loop.check_images(workdir, splits.train)
     open_workdir(workdir, experiment)
     params, record, calibration = prepare(detector, experiment, splits, workdir)
     if not splits.test:
@@ -107,9 +113,8 @@ def predict(experiment: Experiment, workdir: Path, images: Path, output: Path) -
                 write_overlay(path, image.image, image.map, calibration.scale)
         write_scores(output / "scores.csv", rows)
     flagged = sum(bool(row.flagged) for row in rows)
-    print(
-        f"{flagged} of {len(rows)} images flagged: {output / 'scores.csv'}, {output / 'overlays'}"
-    )
+    places = printable(f"{output / 'scores.csv'}, {output / 'overlays'}")
+    print(f"{flagged} of {len(rows)} images flagged: {places}")
 
 
 def build(experiment: Experiment) -> Detector:
@@ -204,7 +209,7 @@ def measure(
         path = write_report(workdir, results, rows, pictures)
     write_results(workdir, results, rows)  # last: their presence says "finished"
     print(format_results(results))
-    print(f"report: {path}")
+    print(f"report: {printable(path)}")
 
 
 @contextmanager
@@ -224,7 +229,7 @@ def list_inputs(folder: Path) -> list[Example]:
         raise UserError(f"{folder}: no images; give a folder of {' '.join(SUFFIXES)} files")
     if len(paths) < len(files):
         log.warning("%d files are no images and are left out", len(files) - len(paths))
-    names = [path.relative_to(folder).as_posix() for path in paths]
+    names = [printable(path.relative_to(folder).as_posix()) for path in paths]
     return [Example(path, 0, "", None, name, name) for path, name in zip(paths, names, strict=True)]
 
 

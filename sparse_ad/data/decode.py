@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 
 from sparse_ad.errors import UserError
+from sparse_ad.system.names import printable
 from sparse_ad.types import Encoded
 
 CHANNELS = {"grey": 1, "rgb": 3}  # of each color
@@ -93,7 +94,7 @@ def check_mask_shape(mask: tuple[int, int], image: tuple[int, int], name: str) -
 
 
 def _name(encoded: Encoded, name: str) -> str:
-    return str(encoded) if isinstance(encoded, Path) else name
+    return printable(encoded if isinstance(encoded, Path) else name)
 
 
 def _read(encoded: Encoded, name: str) -> Float[np.ndarray, "h w c"]:

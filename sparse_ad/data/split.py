@@ -15,7 +15,8 @@ def draw_order(names: Iterable[str], seed: int, purpose: str) -> list[str]:
     """
 
     def key(name: str) -> bytes:
-        return hashlib.blake2b(f"{seed}/{purpose}/{name}".encode(), digest_size=16).digest()
+        content = f"{seed}/{purpose}/{name}".encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(content, digest_size=16).digest()
 
     return sorted(set(names), key=key)
 

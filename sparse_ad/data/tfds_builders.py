@@ -15,6 +15,7 @@ tfds.decode.SkipDecoding()}` gives the bytes of the file instead, with all their
 import dataclasses
 import hashlib
 import inspect
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from sparse_ad import data
 from sparse_ad.data import Source
 from sparse_ad.data.decode import decode, image_shape
 from sparse_ad.errors import require
+from sparse_ad.system.names import printable
 from sparse_ad.types import Encoded, Example
 
 SEED = 0
@@ -108,8 +110,8 @@ class RootedBuilder(Builder, skip_registration=True):
         if config is None:
             require(bool(root), "root", root, f"pass tfds.builder({self.name!r}, root=FOLDER)")
             path = Path(root).expanduser().resolve()
-            digest = hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()
-            config = RootConfig(name=f"{path.name}-{digest}", root=str(path))
+            digest = hashlib.blake2b(os.fsencode(path), digest_size=4).hexdigest()
+            config = RootConfig(name=f"{printable(path.name)}-{digest}", root=str(path))
         super().__init__(config=config, **options)
 
     def _source(self) -> Source:

@@ -83,6 +83,17 @@ class Checkpoints:
         state = jax.tree.map(jax.numpy.asarray, saved["state"]["state"])
         return state, Position(**saved["position"])
 
+    def position(self, step: int) -> Position:
+        """Returns the position alone. Raises: UserError where it is damaged."""
+        items = ocp.args.Composite(position=ocp.args.JsonRestore())
+        try:
+            return Position(**self.manager.restore(step, args=items)["position"])
+        except Exception as error:
+            raise UserError(
+                f"{self.folder / str(step)}: is damaged ({_reason(error)}); delete it, and the "
+                "same command resumes from the checkpoint before it"
+            ) from error
+
     def close(self) -> None:
         self.manager.close()
 

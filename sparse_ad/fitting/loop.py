@@ -75,6 +75,16 @@ def load(setup: Setup, workdir: Path, examples: Sequence[Example] | None = None)
     return _finish(setup, replicate(state))
 
 
+def check_images(workdir: Path, examples: Sequence[Example]) -> None:
+    """Raises UserError where the newest checkpoint was made with other training images."""
+    folder = workdir / "checkpoints"
+    if folder.is_dir():
+        with closing(Checkpoints(folder)) as checkpoints:
+            step = checkpoints.latest()
+            if step is not None:
+                _check_same_images(checkpoints, step, checkpoints.position(step), examples)
+
+
 def _finish(setup: Setup, state: State) -> Params:
     """Returns the parameters; waits for them, so that their time counts as fitting."""
     return jax.block_until_ready(jax.jit(setup.method.finish)(setup.keys()[2], state))

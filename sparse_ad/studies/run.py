@@ -34,6 +34,7 @@ from sparse_ad.studies.tables import OWN, to_html
 from sparse_ad.system.command_line import tell
 from sparse_ad.system.environment import describe, shorten_command
 from sparse_ad.system.files import write_json, write_text
+from sparse_ad.system.names import printable
 from sparse_ad.system.workdir import is_finished, plain
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def write_study(workdir: Path, record: StudyRecord) -> None:
     write_json(workdir / "study.json", record)
     write_text(workdir / "study.md", f"{page}\n")
     write_text(workdir / "study.html", to_html(record))
-    print(f"{page}\n\n{workdir / 'study.html'}")
+    print(f"{page}\n\n{printable(workdir / 'study.html')}")
 
 
 def run_cells(cells: Sequence[Cell]) -> dict[str, str]:

@@ -4,6 +4,7 @@ import difflib
 import importlib
 import logging
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from sparse_ad.errors import FieldError, UserError
 from sparse_ad.experiment import Experiment, read_experiment
 from sparse_ad.options import describe, find_kinds, switch
+from sparse_ad.system.names import printable
 
 QUICKSTART = "configs/quickstart.py"
 OF_WORKDIR = "configs/of_workdir.py"
@@ -45,9 +47,21 @@ class ConfigParser(ConfigFileFlagParser):
             if path.partition(":")[2] and "get_config() takes 0" in str(error):
                 raise UserError(f"--config = {path!r}: this config has no variants") from None
             raise
+        except (AttributeError, ImportError, SyntaxError) as error:
+            raise UserError(f"--config = {path!r}: {_no_config(path, error)}") from error
         if "method" in config:  # not a study
             switch_kinds(config, self.argv)
         return config
+
+
+def _no_config(path: str, error: Exception) -> str:
+    """Returns why a file could not be loaded as a config."""
+    remedy = "give a file of configs/ or the config.json of a workdir"
+    if isinstance(error, AttributeError) and "get_config" not in str(error):
+        return f"cannot be loaded ({error}); {remedy}"
+    if isinstance(error, AttributeError) or not path.partition(":")[0].endswith(".py"):
+        return f"is no config; {remedy}"
+    return f"cannot be loaded ({type(error).__name__}: {error}); {remedy}"
 
 
 def switch_kinds(config: ConfigDict, argv: Sequence[str]) -> None:
@@ -93,6 +107,25 @@ def add_config(argv: list[str]) -> list[str]:
     return [argv[0], f"--config={find_config(given or QUICKSTART)}", *rest]
 
 
+def check_words(argv: Sequence[str], words: Sequence[str], modes: Sequence[str]) -> None:
+    """Raises UserError where words in argv belong to no flag, with the command that was meant."""
+    if not words:
+        return
+    rest = list(argv[1:])
+    for word in words:
+        del rest[len(rest) - 1 - rest[::-1].index(word)]  # the last: one before may be a value
+    folder, others = take_flag(rest, "input")
+    mode, _ = take_flag(rest, "mode")
+    if folder is not None:
+        problem = "--input takes one folder"
+        rest = [*([] if mode else ["--mode=predict"]), *others, "--input=FOLDER"]
+    elif not mode and words[0] in modes:
+        problem, rest = "a mode is a flag", [f"--mode={words[0]}", *rest]
+    else:
+        problem = "is no flag (--help lists them)"
+    raise UserError(f"{words[0]!r}: {problem}; give: {shlex.join(['launch.py', *rest])}")
+
+
 def take_flag(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
     """Returns the value of a flag, given as --name=value or --name value, and the other ones."""
     value, rest, left = None, [], iter(arguments)
@@ -119,7 +152,12 @@ def list_configs(pattern: str = "*.py") -> list[str]:
 
 
 def find_config(given: str) -> str:
-    """Returns the path of a config file: as given, or relative to the folder of launch.py."""
+    """Returns the path of a config file: as given, or relative to the folder of launch.py.
+
+    The config.json of a workdir is one, too: `configs/of_workdir.py` reads it.
+    """
+    if given.endswith(".json") and Path(given).is_file():
+        return find_config(f"{OF_WORKDIR}:{given}")
     name, colon, variant = given.partition(":")
     for path in (Path(name), config_folder().parent / name):
         if path.is_file():
@@ -222,7 +260,7 @@ class _BesideBars(logging.StreamHandler):
 def tell(message: str) -> None:
     """Writes one line to stderr, whatever line breaks the message has."""
     _clear_bars()
-    print(" ".join(message.split()), file=sys.stderr)
+    print(printable(" ".join(message.split())), file=sys.stderr)
 
 
 def _clear_bars() -> None:

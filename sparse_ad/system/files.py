@@ -14,6 +14,7 @@ from typing import Any
 
 from sparse_ad.errors import FieldError, UserError
 from sparse_ad.system.json_values import from_json, to_json
+from sparse_ad.system.names import printable
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -37,8 +38,8 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 
 def write_text(path: Path | str, content: str) -> None:
-    """Writes `content` as UTF-8 in one step; errors as `write_bytes`."""
-    write_bytes(path, content.encode("utf-8"))
+    """Writes `content` as UTF-8 in one step, names as `printable`; errors as `write_bytes`."""
+    write_bytes(path, printable(content).encode("utf-8"))
 
 
 def write_json(path: Path | str, content: Any) -> None:

@@ -16,7 +16,11 @@ from sparse_ad.system import environment
 from sparse_ad.system.files import read_fields, write_json
 
 MISSING = object()
-CHANGEABLE = ("evaluation",)  # sections that may change after fitting
+NEEDED = ("name", "data", "method")  # sections that have been in every config.json
+CHANGEABLE = (  # sections and fields that may change after fitting
+    "evaluation",
+    "data.root",  # where images lie: which ones they are is checked by their names (fitting/loop)
+)
 IMMATERIAL = (  # fields that change no number
     "data.workers",
     "features.cache_gb",
@@ -33,7 +37,24 @@ def read_config(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.exists():
         raise UserError(f"workdir = '{workdir}': holds no config.json; run --mode=fit there first")
-    return section(read_old(path, read_fields(path, ("name",))))
+    return section(read_old(path, read_fields(path, NEEDED)))
+
+
+def read_config_file(path: Path) -> ConfigDict:
+    """Returns the config that a config.json, wherever it lies, holds.
+
+    Raises: UserError where the file holds something else.
+    """
+    try:
+        return section(read_experiment(read_fields(path, NEEDED)))
+    except (UserError, TypeError, ValueError) as error:
+        reason = (
+            str(error).removeprefix(f"{path}: ").removesuffix(": delete the file and run again")
+        )
+        raise UserError(
+            f"--config = '{path}': is no config of this version ({reason}); "
+            "give the config.json of a workdir"
+        ) from error
 
 
 def read_old(path: Path, config: Mapping[str, Any]) -> Experiment:
@@ -137,7 +158,7 @@ def differences(old: Any, new: Any, ignored: tuple[str, ...] = (), name: str = "
 
 
 def _known(path: Path) -> dict[str, Any]:
-    return plain(read_old(path, read_fields(path, ("name",))))
+    return plain(read_old(path, read_fields(path, NEEDED)))
 
 
 def _agrees(workdir: Path, experiment: Experiment) -> bool:

@@ -1,10 +1,13 @@
 """Splits: groups stay whole, the order of the input does not matter, seeds do."""
 
+import os
+
 import pytest
 
 from sparse_ad.data.split import (
     draw,
     draw_anomalous,
+    draw_order,
     hold_out,
     split_groups,
     split_images,
@@ -110,3 +113,9 @@ def test_kinds_are_drawn_apart_and_nest():
     assert few[:5] == tuple(examples[:5]) and list(few) == sorted(few, key=examples.index)
     assert set(few) < set(more) == set(each) == set(examples)
     assert set(few) != set(draw_anomalous(examples, 4, 1))
+
+
+def test_a_name_that_is_not_utf_8_has_its_place():
+    names = ["a", os.fsdecode(b"bl\xe4ue.png"), "b"]
+    assert sorted(draw_order(names, 0, "x")) == sorted(names)
+    assert [each for each in draw_order(names, 0, "x") if each in "ab"] == draw_order("ab", 0, "x")

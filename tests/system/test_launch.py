@@ -2,11 +2,15 @@
 
 import csv
 import json
+import os
 import shutil
 
 import pytest
-from helpers.launching import assert_user_error, launch, launch_each, tiny
+from helpers import launching
+from helpers.launching import ROOT, assert_user_error, launch, launch_each, tiny
 from helpers.made_up import make_folder, noise, write_image
+
+from sparse_ad.system.command_line import load_config
 
 PATCHES, PCA = ("--config=configs/sparse_patches.py",), ("--config=configs/pca.py",)
 
@@ -93,6 +97,31 @@ def test_predictions_are_those_of_the_evaluation_bit_for_bit(finished):
     assert predicted["good_000.JPG"]["score"] == ""
 
 
+def test_the_config_of_a_finished_run_is_a_config(finished):
+    base, _ = finished
+    loaded = load_config(str(base / "work" / "config.json"), ["fit.epochs=7"]).to_dict()
+    known = json.loads((base / "work" / "config.json").read_text())
+    assert loaded["fit"]["epochs"] == 7 and loaded["method"]["atoms"] == 4
+    assert loaded["data"]["root"] == known["data"]["root"]
+
+
+@pytest.mark.parametrize("field", ["name", "data", "method"])
+def test_a_config_with_a_field_missing_is_one_line(finished, tmp_path, field):
+    config = json.loads((finished[0] / "work" / "config.json").read_text())
+    del config[field]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    flags = (f"--config={tmp_path / 'config.json'}",), ("--mode=evaluate", f"--workdir={tmp_path}")
+    for process in launch_each(flags, tmp_path):
+        assert_user_error(process, "config.json", f"{field} is missing")
+
+
+def test_devices_that_there_are_not_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "environment", lambda: os.environ | {"JAX_PLATFORMS": "tpu"})
+    process = launch(*tiny(tmp_path), f"--workdir={tmp_path / 'work'}")
+    assert_user_error(process, "JAX_PLATFORMS = 'tpu'", "device(s)")
+    assert not (tmp_path / "work").exists()
+
+
 def test_help_names_modes_and_an_example():
     process = launch("--help")
     for text in ("run|fit|evaluate|predict", "--config.method.coder.penalty=0.5", "--workdir"):
@@ -116,6 +145,11 @@ WRONG = [  # flags, and parts of what is said
     (["--mode=guess"], ["--mode=guess", "predict"]),
     (["--wrkdir=x"], ["wrkdir"]),
     (["--mode=predict", "--workdir=/nowhere"], ["/nowhere", "--mode=fit"]),
+    (["predict", "--workdir=W"], ["'predict'", "give: launch.py --mode=predict --workdir=W"]),
+    (["--input", "a.png", "b.png"], ["'b.png'", "launch.py --mode=predict --input=FOLDER"]),
+    (["--mode=fit", "--workdir=W", "x"], ["'x'", "give: launch.py --mode=fit --workdir=W"]),
+    ([f"--config={ROOT / 'README.md'}"], ["README.md", "is no config; give"]),
+    ([f"--config={ROOT / 'sparse_ad' / 'errors.py'}"], ["errors.py", "is no config; give"]),
 ]
 
 
@@ -199,3 +233,35 @@ def test_normal_images_alone_are_fitted_and_predict(tmp_path):
     assert process.returncode == 0, process.stderr
     overlays = tmp_path / "work" / "predictions" / "overlays"
     assert (overlays / "crack" / "000.png.png").is_file()
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    """From fit to report and predict: training, test and unreadable images, masks, folders."""
+    root, odd = make_folder(tmp_path / "images"), os.fsdecode(b"bl\xe4ue")
+    try:
+        (root / "train" / "good" / "000.png").rename(root / "train" / "good" / f"{odd}.png")
+    except OSError:
+        pytest.skip("this disk takes no such names")
+    for kind in ("good", "crack"):
+        write_image(root / "test" / kind / f"{odd}.png", noise(30))
+    write_image(root / "ground_truth" / "crack" / f"{odd}_mask.png", noise(31)[..., 0] // 128 * 255)
+    write_image(root / "test" / odd / f"{odd}.png", noise(32))
+    (root / "test" / "good" / f"{odd}.jpg").write_bytes(b"not an image")
+    (root / "train" / "good" / f"{odd}.{odd}").write_bytes(b"no image")
+    run = (*tiny(root), "--config.evaluation.max_unreadable=0.5", "--workdir=work")
+    process = launch(*run, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "skipped: " in process.stdout and "bl\\xe4ue.jpg" in process.stdout
+    with (tmp_path / "work" / "scores.csv").open(encoding="utf-8") as file:
+        rows = {row["path"]: row["kind"] for row in csv.DictReader(file)}
+    shown = "bl\\xe4ue"
+    assert rows[f"test/crack/{shown}.png"] == "crack" and rows[f"test/{shown}/{shown}.png"] == shown
+    for name in ("results.json", "calibration.json", "report.html"):
+        assert "\\udc" not in (tmp_path / "work" / name).read_text("utf-8"), name
+    process = launch(
+        *("--mode=predict", "--workdir=work", f"--input={root / 'test'}", "--output=out"),
+        cwd=tmp_path,
+    )
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "out" / "overlays" / "good" / f"{shown}.png.png").stat().st_size
+    assert f"crack/{shown}.png" in (tmp_path / "out" / "scores.csv").read_text("utf-8")

@@ -125,6 +125,46 @@ def test_config_comes_back_as_it_went(experiment, work):
     assert workdir.read_config(work).to_dict() == section(experiment).to_dict()
 
 
+@pytest.mark.parametrize("call", [stages.evaluate_fitted, stages.run, stages.fit])
+def test_data_and_workdir_may_move(experiment, work, tmp_path, call):
+    stages.fit(experiment, work)
+    state = contents(work / "checkpoints")
+    slash = changed(experiment, data__root=f"{experiment.data.root}/")
+    call(slash, work)
+    moved = tmp_path / "elsewhere"
+    shutil.move(experiment.data.root, moved)
+    shutil.move(work, tmp_path / "moved_work")
+    work = tmp_path / "moved_work"
+    call(changed(experiment, data__root=str(moved)), work)
+    assert json.loads((work / "config.json").read_text())["data"]["root"] == str(moved)
+    assert sorted(contents(work / "checkpoints").values()) == sorted(state.values())
+    if call is not stages.fit:
+        results = json.loads((work / "results.json").read_text())
+        assert results["config"]["data"]["root"] == str(moved)
+
+
+def test_a_root_relative_to_another_folder(experiment, work, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    stages.run(changed(experiment, data__root="images"), work)
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    other = changed(experiment, data__root="../images")
+    assert not workdir.is_finished(work, other)  # until the images there are seen to be the same
+    stages.run(other, work)
+    assert workdir.is_finished(work, other)
+
+
+@pytest.mark.parametrize("call", [stages.evaluate_fitted, stages.run, stages.fit])
+def test_other_images_elsewhere_are_refused(experiment, work, tmp_path, call):
+    stages.fit(experiment, work)
+    shutil.copytree(experiment.data.root, tmp_path / "other")
+    next((tmp_path / "other" / "train" / "good").iterdir()).unlink()
+    before = contents(work)
+    with pytest.raises(UserError, match="other training images"):
+        call(changed(experiment, data__root=str(tmp_path / "other")), work)
+    assert contents(work) == before
+
+
 @pytest.mark.parametrize("name", ["fit", "evaluate_fitted", "run"])
 def test_a_workdir_that_is_a_file(experiment, work, name):
     work.write_text("mine")

@@ -12,6 +12,7 @@ from sparse_ad.data.sources import tree
 from sparse_ad.data.sources.masks import check_masks, find_beside, match_masks
 from sparse_ad.data.split import split_test
 from sparse_ad.errors import UserError, require
+from sparse_ad.system.names import printable
 from sparse_ad.types import Example, Loaded
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ def list_kinds(
 
 def normals(root: Path, images: list[Path]) -> tuple[Example, ...]:
     """Returns normal images as examples."""
-    names = [path.relative_to(root).as_posix() for path in images]
+    names = [printable(path.relative_to(root).as_posix()) for path in images]
     return tuple(
         Example(path, 0, "good", None, name, name) for path, name in zip(images, names, strict=True)
     )
@@ -181,9 +182,10 @@ def list_training(folder: Path, normal: set[str]) -> tuple[list[Path], list[tupl
 
 def example(root: Path, test: Path, path: Path, normal: set[str], mask: Path | None) -> Example:
     """Returns a test image as an example; its kind is the folder in test/ that holds it."""
-    kind, name = path.relative_to(test).parts[0], path.relative_to(root).as_posix()
+    kind, name = path.relative_to(test).parts[0], printable(path.relative_to(root).as_posix())
     good = tree.simple(kind) in normal
-    return Example(path, int(not good), "good" if good else kind, mask, group=name, path=name)
+    kind = "good" if good else printable(kind)
+    return Example(path, int(not good), kind, mask, group=name, path=name)
 
 
 def _check_normal(folder: Path, test: tuple[Example, ...], normal: tuple[str, ...]) -> None:

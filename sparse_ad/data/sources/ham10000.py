@@ -25,6 +25,7 @@ from sparse_ad.data.images import Images, require_fraction
 from sparse_ad.data.sources.listing import check_complete, check_counts, read_table, warn_of_copies
 from sparse_ad.data.split import draw_anomalous, split_images, split_test
 from sparse_ad.errors import require, require_choice
+from sparse_ad.system.names import printable
 from sparse_ad.types import Example, Loaded
 
 METADATA = (  # from Kaggle; the original; the Dataverse's own table
@@ -96,4 +97,4 @@ def read(root: Path) -> tuple[Example, ...]:
 
 def _example(path: Path, lesion: str, dx: str) -> Example:
     kind = "good" if dx == "nv" else dx
-    return Example(path, int(dx != "nv"), kind, None, group=lesion, path=path.name)
+    return Example(path, int(dx != "nv"), kind, None, group=lesion, path=printable(path.name))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from sparse_ad.errors import UserError
+from sparse_ad.system.names import printable
 from sparse_ad.types import LeftOut
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".gif")
@@ -84,6 +85,6 @@ def summarise(root: Path, files: Iterable[tuple[Path, str]]) -> tuple[LeftOut, .
     counts = Counter(reason for _, reason in files)
     first = {reason: path for path, reason in reversed(files)}
     return tuple(
-        LeftOut(reason, count, first[reason].relative_to(root).as_posix())
+        LeftOut(printable(reason), count, printable(first[reason].relative_to(root).as_posix()))
         for reason, count in counts.items()
     )
