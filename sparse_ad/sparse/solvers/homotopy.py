@@ -145,7 +145,7 @@ def event(path: Path, gram: Float[Array, "k k"], target: Array, nonnegative: boo
     signs = jnp.where(at & changes, new_sign, path.signs)
     rates = path.rates - old_sign * w + strength * jnp.sum(w * signs) * w
     atoms = jnp.arange(q.shape[0], dtype=jnp.int32)
-    gone = jnp.where(leaves, jnp.sum(jnp.where(at, path.atoms, 0)), -1)
+    gone = jnp.where(leaves, jnp.sum(jnp.where(at, path.atoms, 0), dtype=jnp.int32), -1)
     inverse = path.inverse + strength * w[:, None] * w[None]
     return Path(
         atoms=jnp.where(at & joins & changes, atom, path.atoms),
