@@ -41,11 +41,8 @@ class Entropy:
 
 def describe_entropy(image: Float[Array, "h w c"]) -> Descriptor:
     """Returns the entropy of the grey histogram, and the surprise of each pixel: its terms."""
-    grey = (
-        product(image, jnp.asarray(LUMA, image.dtype))
-        if image.shape[-1] == len(LUMA)
-        else image[..., 0]
-    )
+    luma = jnp.asarray(LUMA, image.dtype)
+    grey = product(image, luma) if image.shape[-1] == len(LUMA) else image[..., 0]
     bins = jnp.clip(jnp.floor(grey * BINS).astype(jnp.int32), 0, BINS - 1)
     counts = jnp.bincount(bins.ravel(), length=BINS)  # whole numbers: added in any order
     counts = counts.astype(grey.dtype)

@@ -125,13 +125,13 @@ def test_atoms_may_have_any_length(solver, lengths):
     np.testing.assert_allclose(objectives(problem, solution.code), best, rtol=2e-4)
 
 
-FEW = {"max_support": 2, "chunk": 4}  # all solvers of the cascade
+FEW = LassoCoder(penalty=PENALTY, max_support=2, chunk=4)  # all solvers of the cascade
 CALLS = {"eager": lambda code: code, "jit": jax.jit}
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_arrays_of_numpy_and_jax_are_alike(call):
-    code = CALLS[call](lasso_coder(LassoCoder(penalty=PENALTY, **FEW)))
+    code = CALLS[call](lasso_coder(FEW))
     found = code(DICTIONARY, SIGNALS[:6])
     assert_same_bits(code(jnp.asarray(DICTIONARY), jnp.asarray(SIGNALS[:6])), found)
     assert_same_bits(code(np.float64(DICTIONARY), np.float64(SIGNALS[:6])), found)
@@ -140,7 +140,7 @@ def test_arrays_of_numpy_and_jax_are_alike(call):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_no_signals_have_no_codes(call):
-    code = CALLS[call](lasso_coder(LassoCoder(**FEW)))
+    code = CALLS[call](lasso_coder(FEW))
     none, some = code(DICTIONARY, SIGNALS[:0]), code(DICTIONARY, SIGNALS[:2])
     for leaf, other in zip(none, some, strict=True):
         assert leaf.shape == (0, *other.shape[1:]) and leaf.dtype == other.dtype
@@ -148,7 +148,7 @@ def test_no_signals_have_no_codes(call):
 
 def test_whole_numbers_are_converted():
     numbers = np.arange(8).reshape(2, 4)
-    for code in (lasso_coder(LassoCoder(**FEW)), linear_coder):
+    for code in (lasso_coder(FEW), linear_coder):
         found = code(np.eye(4, dtype=int), numbers)
         assert_same_bits(found, code(np.eye(4, dtype=np.float32), np.float32(numbers)))
 
