@@ -47,8 +47,8 @@ def lasso_coder(options: LassoCoder) -> Coder:
     return partial(code_lasso, options)
 
 
-def linear_coder(dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]) -> Solution:
-    """Codes signals by orthonormal atoms, without penalty: z = x D^T minimises ||x - z D||^2.
+def linear_coder(dictionary: ArrayLike, signals: ArrayLike) -> Solution:
+    """Codes signals [m d] by orthonormal atoms [k d]: z = x D^T minimises ||x - z D||^2.
 
     Raises: UserError, see `checked`.
     """
