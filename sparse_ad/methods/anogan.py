@@ -108,7 +108,7 @@ class Comparison(NamedTuple):
 
 def init(gan: Gan, options: AnoGan, key: Key, maps: Maps) -> GanState:
     """Returns two networks not yet trained."""
-    return begin(gan, key, jnp.zeros((1, options.latent)), signed(only(maps)[:1]))
+    return begin(gan, key, jnp.zeros((1, options.latent), jnp.float32), signed(only(maps)[:1]))
 
 
 def update(
@@ -209,7 +209,7 @@ def frozen(net: NetState) -> Params:
 
 def draw(key: Key, count: int, size: int) -> Float[Array, "count size"]:
     """Returns noise, uniform in -1..1. Source: Radford et al., section 4."""
-    return jax.random.uniform(key, (count, size), minval=-1.0, maxval=1.0)
+    return jax.random.uniform(key, (count, size), jnp.float32, minval=-1.0, maxval=1.0)
 
 
 def distance(one: Float[Array, "..."], other: Float[Array, "..."]) -> Float[Array, ""]:

@@ -41,9 +41,11 @@ class Entropy:
 
 def describe_entropy(image: Float[Array, "h w c"]) -> Descriptor:
     """Returns the entropy of the grey histogram, and the surprise of each pixel: its terms."""
-    grey = product(image, jnp.asarray(LUMA)) if image.shape[-1] == len(LUMA) else image[..., 0]
+    luma = jnp.asarray(LUMA, image.dtype)
+    grey = product(image, luma) if image.shape[-1] == len(LUMA) else image[..., 0]
     bins = jnp.clip(jnp.floor(grey * BINS).astype(jnp.int32), 0, BINS - 1)
     counts = jnp.bincount(bins.ravel(), length=BINS)  # whole numbers: added in any order
+    counts = counts.astype(grey.dtype)
     surprise = -jnp.log2(jnp.maximum(counts, 1) / bins.size)
     fraction = counts / bins.size
     return Descriptor(jnp.sum(fraction * surprise)[None], surprise[bins][..., None])

@@ -98,13 +98,13 @@ def to_signals(
 
 def init(options: ExemplarCoding, key: Key, vectors: Float[Array, "m d"]) -> WhitenedExemplars:
     """Returns no exemplars yet, and the whitening of the first vectors."""
-    length = vectors.shape[-1]
+    length, dtype = vectors.shape[-1], vectors.dtype
     if options.whiten:
-        moments = add_vectors(begin_moments(length), vectors)
+        moments = add_vectors(begin_moments(length, dtype), vectors)
         whitening = whiten(moments, options.shrinkage)
     else:
-        whitening = Whitening(jnp.zeros((length,)), jnp.eye(length))
-    return WhitenedExemplars(whitening, begin_exemplars(options.atoms, length))
+        whitening = Whitening(jnp.zeros((length,), dtype), jnp.eye(length, dtype=dtype))
+    return WhitenedExemplars(whitening, begin_exemplars(options.atoms, length, dtype))
 
 
 def update(

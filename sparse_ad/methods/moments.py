@@ -1,9 +1,11 @@
 """Mean and covariance of vectors that stream by, and the distance that they define."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from sparse_ad.sparse.problems import product
@@ -24,9 +26,10 @@ class Whitening(NamedTuple):
     axes: Float[Array, "d d"]
 
 
-def begin_moments(length: int) -> Moments:
+def begin_moments(length: int, dtype: DTypeLike = jnp.float32) -> Moments:
     """Returns the moments of no vectors."""
-    return Moments(jnp.zeros(()), jnp.zeros((length,)), jnp.zeros((length, length)))
+    zeros = partial(jnp.zeros, dtype=dtype)
+    return Moments(zeros(()), zeros((length,)), zeros((length, length)))
 
 
 def add_vectors(state: Moments, vectors: Float[Array, "m d"]) -> Moments:

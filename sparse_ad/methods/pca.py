@@ -90,7 +90,7 @@ def shrink(side: int, image: Float[Array, "h w c"]) -> Float[Array, "side side c
 
 def init(length: int, key: Key, maps: Maps) -> Moments:
     """Returns the moments of no images."""
-    return begin_moments(length)
+    return begin_moments(length, only(maps).dtype)
 
 
 def update(

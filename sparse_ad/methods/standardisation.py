@@ -35,7 +35,8 @@ def mean_and_std(
 
 def nothing(maps: Float[Array, "n h w c"]) -> MeanStd:
     """Returns mean 0 and std 1."""
-    return MeanStd(jnp.zeros(maps.shape[-1:]), jnp.ones(maps.shape[-1:]))
+    shape = maps.shape[-1:]
+    return MeanStd(jnp.zeros(shape, maps.dtype), jnp.ones(shape, maps.dtype))
 
 
 def of_training(maps: Float[Array, "n h w c"]) -> MeanStd:

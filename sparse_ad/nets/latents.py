@@ -39,7 +39,7 @@ def gaussian(key: Key | None, raw: Float[Array, "n ..."]) -> CodeAndCost:
     Source: Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014, section 2.4.
     """
     mean, log_variance = jnp.split(raw, 2, axis=-1)
-    noise = 0.0 if key is None else jax.random.normal(key, mean.shape)
+    noise = 0.0 if key is None else jax.random.normal(key, mean.shape, mean.dtype)
     return mean + jnp.exp(0.5 * log_variance) * noise, divergence(mean, log_variance)
 
 

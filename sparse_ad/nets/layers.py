@@ -27,11 +27,11 @@ class Convolution(nn.Module):
         ends = (x.shape[-1], self.channels)
         shape = (self.size, self.size, *(reversed(ends) if self.up else ends))
         draw = self.draw or he_uniform(self.stride, self.up)
-        kernel = self.param("kernel", draw, shape).astype(self.dtype)
+        kernel = self.param("kernel", draw, shape, jnp.float32).astype(self.dtype)
         apply = transposed if self.up else convolve
         out = apply(x.astype(self.dtype), kernel, self.stride)
         if self.bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+            bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
             out = out + bias.astype(self.dtype).reshape(1, 1, 1, -1)
         return out
 

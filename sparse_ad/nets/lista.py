@@ -7,6 +7,7 @@ Sreter & Giryes, "Learned Convolutional Sparse Coding", ICASSP 2018.
 from dataclasses import dataclass
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparse_ad.devices import DTYPES
@@ -65,9 +66,11 @@ class Analysis(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n i j l"]:
         size, stride, dtype = self.lista.kernel, self.lista.stride, DTYPES[self.lista.dtype]
         draw = nn.initializers.variance_scaling(GENTLE, "fan_in", "uniform")
-        analysis = self.param("analysis", draw, (size, size, x.shape[-1], self.units))
+        analysis = self.param("analysis", draw, (size, size, x.shape[-1], self.units), jnp.float32)
         synthesis = self.param("synthesis", lambda _: analysis)
-        threshold = self.param("threshold", nn.initializers.constant(THRESHOLD), (self.units,))
+        threshold = self.param(
+            "threshold", nn.initializers.constant(THRESHOLD), (self.units,), jnp.float32
+        )
         encode, decode = (kernel.astype(dtype) for kernel in (analysis, synthesis))
         least = nn.softplus(threshold).astype(dtype).reshape(1, 1, 1, -1)
         x = x.astype(dtype)

@@ -140,7 +140,7 @@ def draw_patches(
         start = (image, row * stride, column * stride, channel)
         return lax.dynamic_slice(maps, start, (1, size, size, 1))[0, ..., 0]
 
-    patches = jax.vmap(jax.vmap(cut, (None, 0)))(jnp.arange(channels), best)
+    patches = jax.vmap(jax.vmap(cut, (None, 0)))(jnp.arange(channels, dtype=best.dtype), best)
     return jnp.moveaxis(patches, 0, -1)
 
 

@@ -10,9 +10,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from sparse_ad.errors import require, require_choice
+from sparse_ad.errors import UserError, require, require_choice
 from sparse_ad.sparse.problems import Coder, Lasso, Solution, product
 from sparse_ad.sparse.solvers import LASSO_SOLVERS, fista, homotopy
 
@@ -46,8 +47,12 @@ def lasso_coder(options: LassoCoder) -> Coder:
     return partial(code_lasso, options)
 
 
-def linear_coder(dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]) -> Solution:
-    """Codes signals by orthonormal atoms, without penalty: z = x D^T minimises ||x - z D||^2."""
+def linear_coder(dictionary: ArrayLike, signals: ArrayLike) -> Solution:
+    """Codes signals [m d] by orthonormal atoms [k d]: z = x D^T minimises ||x - z D||^2.
+
+    Raises: UserError, see `checked`.
+    """
+    dictionary, signals = checked(dictionary, signals)
     code = product(signals, dictionary.T)
     error = jnp.sum((signals - product(code, dictionary)) ** 2, axis=-1)
     finite = jnp.isfinite(error)
@@ -55,7 +60,51 @@ def linear_coder(dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]) 
     return Solution(code, error, 0.5 * error, jnp.zeros_like(error), steps, finite, finite)
 
 
-def code_lasso(
+def checked(dictionary: ArrayLike, signals: ArrayLike) -> tuple[Array, Array]:
+    """Returns NumPy or JAX arrays as JAX arrays of one dtype, that of the signals if floats.
+
+    Shapes and dtypes are known while a program is traced: it may be called under jit too.
+    Raises: UserError unless they are [k d] and [m d], real numbers, k and d 1 or more.
+    """
+    atoms, signals = as_floats("dictionary", dictionary), as_floats("signals", signals)
+    if not atoms.size:
+        raise UserError(f"dictionary of shape {atoms.shape}: give at least one atom and one value")
+    if atoms.shape[1] != signals.shape[1]:
+        shapes = f"dictionary {atoms.shape} and signals {signals.shape}"
+        raise UserError(f"{shapes}: give atoms and signals of the same length")
+    return atoms.astype(signals.dtype), signals
+
+
+def as_floats(name: str, rows: ArrayLike) -> Float[Array, "n d"]:
+    """Returns rows as a JAX array; whole numbers become floats, of JAX's default width.
+
+    Raises: UserError, which names what is neither [n d] nor of real numbers.
+    """
+    dtype = jnp.result_type(rows)
+    if jnp.ndim(rows) != 2:
+        remedy = "give a matrix with one row for each"
+        raise UserError(f"{name} of shape {jnp.shape(rows)}: {remedy}")
+    if jnp.issubdtype(dtype, jnp.integer):
+        dtype = jnp.result_type(float)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise UserError(f"{name} of {dtype}: give floats, as by {name}.astype('float32')")
+    return jnp.asarray(rows, dtype)
+
+
+def code_lasso(options: LassoCoder, dictionary: ArrayLike, signals: ArrayLike) -> Solution:
+    """Codes signals [m d] by the lasso and atoms [k d] of any length; see `checked`, `code_chunks`.
+
+    No signals, m = 0, have a solution of no rows.
+    """
+    dictionary, signals = checked(dictionary, signals)
+    if signals.shape[0]:
+        return code_chunks(options, dictionary, signals)
+    one = jax.ShapeDtypeStruct((1, signals.shape[1]), signals.dtype)
+    like = jax.eval_shape(partial(code_chunks, options, dictionary), one)
+    return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), like)
+
+
+def code_chunks(
     options: LassoCoder, dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]
 ) -> Solution:
     """Codes signals by the lasso, a chunk of signals at a time, and hard ones again.

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from sparse_ad.errors import require
@@ -67,13 +68,14 @@ class Exemplars(NamedTuple):
     radius: Float[Array, ""]  # no signal seen is coded much worse than this
 
 
-def begin_exemplars(atoms: int, length: int) -> Exemplars:
+def begin_exemplars(atoms: int, length: int, dtype: DTypeLike = jnp.float32) -> Exemplars:
     """Returns a dictionary without atoms.
 
     Call it outside of the compiled program that adds the first signals: XLA's CPU code of jaxlib
     0.10.2 returns arbitrary numbers for the maximum of a product with zeros that it knows of.
     """
-    return Exemplars(jnp.zeros((atoms, length)), jnp.zeros((), jnp.int32), jnp.zeros(()))
+    zeros = partial(jnp.zeros, dtype=dtype)
+    return Exemplars(zeros((atoms, length)), jnp.zeros((), jnp.int32), zeros(()))
 
 
 def errors_of_one(atoms: Float[Array, "k d"], signals: Float[Array, "m d"]) -> Float[Array, " m"]:

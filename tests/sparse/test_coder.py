@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.problems import exact_codes, make_problem, objectives
 
-from sparse_ad.errors import FieldError
+from sparse_ad.errors import FieldError, UserError
 from sparse_ad.options import comments
 from sparse_ad.sparse.coder import LassoCoder, in_chunks, lasso_coder, linear_coder
 from sparse_ad.sparse.solvers import LASSO_SOLVERS
@@ -104,6 +104,70 @@ def test_broken_signal_spoils_no_other():
     others = np.arange(24) != 5
     assert_same_bits([leaf[others] for leaf in solution], [leaf[others] for leaf in intact])
     assert not solution.converged[5]
+
+
+LENGTHS = {
+    "longer": np.full(60, 1.1),
+    "shorter": np.full(60, 0.1),
+    "mixed": np.geomspace(0.1, 10.0, 60),
+}
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("solver", ["homotopy", "fista"])
+def test_atoms_may_have_any_length(solver, lengths):
+    atoms = np.float32(DICTIONARY * LENGTHS[lengths][:, None])
+    penalty = float(0.15 * np.abs(SIGNALS @ atoms.T).max(1).mean())
+    problem = PROBLEM._replace(dictionary=atoms, penalty=np.full(24, penalty, np.float32))
+    solution = coder(solver=solver, penalty=penalty, max_steps=20_000)(atoms, SIGNALS)
+    assert solution.converged.all()
+    best = objectives(problem, exact_codes(problem))
+    np.testing.assert_allclose(objectives(problem, solution.code), best, rtol=2e-4)
+
+
+FEW = LassoCoder(penalty=PENALTY, max_support=2, chunk=4)  # all solvers of the cascade
+CALLS = {"eager": lambda code: code, "jit": jax.jit}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_arrays_of_numpy_and_jax_are_alike(call):
+    code = CALLS[call](lasso_coder(FEW))
+    found = code(DICTIONARY, SIGNALS[:6])
+    assert_same_bits(code(jnp.asarray(DICTIONARY), jnp.asarray(SIGNALS[:6])), found)
+    assert_same_bits(code(np.float64(DICTIONARY), np.float64(SIGNALS[:6])), found)
+    assert found.converged.all()
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_signals_have_no_codes(call):
+    code = CALLS[call](lasso_coder(FEW))
+    none, some = code(DICTIONARY, SIGNALS[:0]), code(DICTIONARY, SIGNALS[:2])
+    for leaf, other in zip(none, some, strict=True):
+        assert leaf.shape == (0, *other.shape[1:]) and leaf.dtype == other.dtype
+
+
+def test_whole_numbers_are_converted():
+    numbers = np.arange(8).reshape(2, 4)
+    for code in (lasso_coder(FEW), linear_coder):
+        found = code(np.eye(4, dtype=int), numbers)
+        assert_same_bits(found, code(np.eye(4, dtype=np.float32), np.float32(numbers)))
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("dictionary", "signals", "message"),
+    [
+        (DICTIONARY[:0], SIGNALS, r"dictionary of shape \(0, 36\): give at least one atom"),
+        (DICTIONARY[:, :9], SIGNALS, r"dictionary \(60, 9\) and signals \(24, 36\): give atoms"),
+        (DICTIONARY, SIGNALS[0], r"signals of shape \(36,\): give a matrix"),
+        (DICTIONARY, SIGNALS > 0.0, r"signals of bool: give floats, as by signals\.astype"),
+        (DICTIONARY, SIGNALS + 0j, r"signals of complex64: give floats"),
+    ],
+)
+def test_wrong_arrays_are_named(call, dictionary, signals, message):
+    for code in (lasso_coder(LassoCoder()), linear_coder):
+        with pytest.raises(UserError, match=f"^{message}"):
+            CALLS[call](code)(dictionary, signals)
 
 
 @pytest.mark.slow

@@ -123,8 +123,8 @@ class Convolution(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 o"]:
         _, height, width, channels = x.shape
         shape = (self.kernel, self.kernel, channels // self.groups, self.channels)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
         if self.padding is None:
             padding = same_padding((height, width), self.kernel, self.stride)
         else:

@@ -17,8 +17,9 @@ from sparse_ad.sparse.certificate import certify
 from sparse_ad.sparse.problems import Count, Lasso, Number, Solution, product
 from sparse_ad.sparse.solvers.stopping import choose, solution_of
 
-MIN_PIVOT = 1e-5  # squared distance of a unit atom from the span of the support, below which
-# the atom is as good as in it, and float32 could not tell its coefficient
+MIN_PIVOT = 1e-5  # squared distance of an atom from the span of the support, of its squared
+# length, below which it is as good as in it, and float32 could not tell its coefficient
+ROUNDING = 1e-5  # a squared length this near to 1 is 1
 
 
 class Path(NamedTuple):
@@ -48,17 +49,30 @@ def first_min(values: Float[Array, " a"]) -> tuple[Int[Array, ""], Float[Array, 
     return jnp.min(jnp.where(values == low, indices, last)), low
 
 
-def begin(correlation: Float[Array, " k"], penalty: Array, slots: int, nonnegative: bool) -> Path:
+def squared_lengths(gram: Float[Array, "k k"]) -> Float[Array, " k"]:
+    """Returns the squared lengths of atoms, exactly 1 for unit atoms, whatever the rounding."""
+    squares = jnp.diagonal(gram)
+    return jnp.where(jnp.abs(squares - 1.0) <= ROUNDING, 1.0, squares)
+
+
+def begin(
+    correlation: Float[Array, " k"],
+    squares: Float[Array, " k"],
+    penalty: Array,
+    slots: int,
+    nonnegative: bool,
+) -> Path:
     """Returns the start of the path: the most correlated atom enters at zero."""
     atom, low = first_min(-correlation if nonnegative else -jnp.abs(correlation))
     sign = jnp.where(-low > penalty, jnp.sign(correlation[atom]), 0.0)
     signs = jnp.zeros(slots, correlation.dtype).at[0].set(sign)
+    inverse = 1.0 / jnp.where(sign == 0.0, 1.0, squares[atom])
     return Path(
         atoms=jnp.zeros(slots, jnp.int32).at[0].set(atom),
         signs=signs,
         values=jnp.zeros_like(signs),
-        rates=signs,
-        inverse=jnp.zeros((slots, slots), correlation.dtype).at[0, 0].set(jnp.abs(sign)),
+        rates=signs * inverse,
+        inverse=jnp.zeros((slots, slots), signs.dtype).at[0, 0].set(jnp.abs(sign) * inverse),
         q=correlation,
         excluded=jnp.arange(correlation.shape[0]) == atom,
         left=jnp.full((), -1, jnp.int32),
@@ -118,13 +132,19 @@ def next_event(path: Path, decline: Float[Array, " k"], target: Array, nonnegati
     return Event(fall, atom, slot, ends, leaves, ~ends & ~leaves, occupied > 0.0)
 
 
-def event(path: Path, gram: Float[Array, "k k"], target: Array, nonnegative: bool) -> Path:
+def event(
+    path: Path,
+    gram: Float[Array, "k k"],
+    squares: Float[Array, " k"],
+    target: Array,
+    nonnegative: bool,
+) -> Path:
     """Moves along the path to its next event and takes it.
 
     Joining and leaving both change the inverse by one rank: inverse + w w^T / pivot, with
-    w = inverse g - e and pivot the Schur complement 1 - g . inverse g when an atom with
-    correlations g joins the empty slot e; w the slot's column and pivot minus its diagonal when
-    it leaves. The rates, inverse . signs, follow by the same update.
+    w = inverse g - e and pivot the Schur complement s - g . inverse g when an atom of
+    squared length s with correlations g joins the empty slot e; w the slot's column and pivot minus
+    its diagonal when it leaves. The rates, inverse . signs, follow by the same update.
     """
     decline = product(to_atoms(path, path.rates), gram)
     fall, atom, slot, ends, leaves, joins, full = next_event(path, decline, target, nonnegative)
@@ -134,9 +154,9 @@ def event(path: Path, gram: Float[Array, "k k"], target: Array, nonnegative: boo
     unit = at.astype(q.dtype)
     g = gram[atom, path.atoms] * jnp.abs(path.signs)
     w = jnp.sum(path.inverse * jnp.where(leaves, unit, g)[None], axis=-1)
-    pivot = jnp.where(leaves, -jnp.sum(w * unit), 1.0 - jnp.sum(g * w))
+    pivot = jnp.where(leaves, -jnp.sum(w * unit), squares[atom] - jnp.sum(g * w))
     w = jnp.where(leaves, w, w - unit)
-    changes = leaves | (joins & ~full & (pivot > MIN_PIVOT))
+    changes = leaves | (joins & ~full & (pivot > MIN_PIVOT * squares[atom]))
     strength = jnp.where(changes, 1.0 / pivot, 0.0)
     keep = 1.0 - jnp.where(leaves, unit, 0.0)
 
@@ -145,7 +165,7 @@ def event(path: Path, gram: Float[Array, "k k"], target: Array, nonnegative: boo
     signs = jnp.where(at & changes, new_sign, path.signs)
     rates = path.rates - old_sign * w + strength * jnp.sum(w * signs) * w
     atoms = jnp.arange(q.shape[0], dtype=jnp.int32)
-    gone = jnp.where(leaves, jnp.sum(jnp.where(at, path.atoms, 0)), -1)
+    gone = jnp.where(leaves, jnp.sum(jnp.where(at, path.atoms, 0), dtype=jnp.int32), -1)
     inverse = path.inverse + strength * w[:, None] * w[None]
     return Path(
         atoms=jnp.where(at & joins & changes, atom, path.atoms),
@@ -186,7 +206,7 @@ def homotopy(
     nonnegative: bool = False,
     max_support: int = 16,
 ) -> Solution:
-    """Solves one lasso by following its solution path; unit atoms. A step is an event.
+    """Solves one lasso by following its solution path. A step is an event.
 
     A path that needs more than `max_support` atoms at once ends where it is, not converged; the
     lasso coder then has other solvers go on. Work and memory grow as max_support^2.
@@ -202,13 +222,14 @@ def homotopy(
     gram = product(problem.dictionary, problem.dictionary.T)
     correlation = product(problem.dictionary, problem.signal)
     slots = min(max_support, *problem.dictionary.shape)  # no support needs more than k or d
-    path = begin(correlation, problem.penalty, slots, nonnegative)
+    squares = squared_lengths(gram)
+    path = begin(correlation, squares, problem.penalty, slots, nonnegative)
     known = None if start is None else certify(problem, start, nonnegative)
     if known is not None:
         path = path._replace(done=path.done | (known.gap <= tolerance))
     path = lax.while_loop(
         lambda path: ~path.done & (path.steps < max_steps),
-        partial(event, gram=gram, target=problem.penalty, nonnegative=nonnegative),
+        partial(event, gram=gram, squares=squares, target=problem.penalty, nonnegative=nonnegative),
         path,
     )
     code = refine(problem, path)

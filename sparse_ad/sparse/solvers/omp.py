@@ -49,7 +49,8 @@ def omp(problem: Sparse, start: Float[Array, " k"] | None = None) -> Solution:
         better = (known < error) & (jnp.sum(start != 0.0) <= nonzeros)
         code, error = jnp.where(better, start, code), jnp.where(better, known, error)
     finite, unknown = jnp.isfinite(error), jnp.full_like(error, jnp.nan)
-    return Solution(code, error, 0.5 * error, unknown, jnp.asarray(rounds), finite, finite)
+    steps = jnp.asarray(rounds, jnp.int32)
+    return Solution(code, error, 0.5 * error, unknown, steps, finite, finite)
 
 
 def back_substitute(columns: list[list[Array]], right: list[Array]) -> list[Float[Array, ""]]:
