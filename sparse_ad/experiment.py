@@ -33,8 +33,7 @@ class Experiment:
 
     def __post_init__(self):
         require(0 <= self.seed < 2**32, "seed", self.seed, "give 0 to 4294967295")
-        remedy = "give a name without slashes: results go to runs/NAME"
-        require(bool(self.name) and "/" not in self.name, "name", self.name, remedy)
+        require(bool(self.name), "name", self.name, "give a name: results go to runs/NAME")
 
     def build(self) -> Method:
         """Returns the detector. Raises: UserError for what does not go with the images' size."""

@@ -19,7 +19,7 @@ MISSING = object()
 NEEDED = ("name", "data", "method")  # sections that have been in every config.json
 CHANGEABLE = (  # sections and fields that may change after fitting
     "evaluation",
-    "data.root",  # where images lie: which ones they are is checked by their names (fitting/loop)
+    "data.root",  # which images they are is checked by names and sizes (fitting/loop)
 )
 IMMATERIAL = (  # fields that change no number
     "data.workers",

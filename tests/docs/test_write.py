@@ -56,6 +56,7 @@ def test_a_changed_record_is_noticed_and_written(checkout, capsys):
     assert write.main(["--check"]) == 0
 
 
+@pytest.mark.slow
 def test_a_changed_page_of_options_is_noticed_and_written(checkout, capsys):
     (checkout / "configs.md").write_text("old")
     assert write.main(["--check"]) == 1

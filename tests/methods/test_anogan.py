@@ -123,6 +123,7 @@ def test_search_takes_the_best_of_its_starts():
         assert nearest.loss < 1e-3
 
 
+@pytest.mark.slow
 def test_starts_are_drawn_with_the_fit(fit):
     method = build(search_starts=2).one
     one, other = (method.finish(jax.random.key(seed), fit.state).starts for seed in (1, 2))
@@ -152,6 +153,7 @@ def test_any_batch_and_any_neighbours_give_the_same_bits(fit):
         jax.tree.map(np.testing.assert_array_equal, scores, there)
 
 
+@pytest.mark.slow
 def test_scoring_uses_running_averages(fit):
     statistics, begun = fit.params.generator["batch_stats"], fit.first.generator.statistics
     moved = jax.tree.map(lambda a, b: (np.asarray(a) != np.asarray(b)).any(), statistics, begun)

@@ -129,7 +129,7 @@ FEW = LassoCoder(penalty=PENALTY, max_support=2, chunk=4)  # all solvers of the 
 CALLS = {"eager": lambda code: code, "jit": jax.jit}
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", [pytest.param("eager", marks=pytest.mark.slow), "jit"])
 def test_arrays_of_numpy_and_jax_are_alike(call):
     code = CALLS[call](lasso_coder(FEW))
     found = code(DICTIONARY, SIGNALS[:6])
@@ -138,7 +138,7 @@ def test_arrays_of_numpy_and_jax_are_alike(call):
     assert found.converged.all()
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", [pytest.param("eager", marks=pytest.mark.slow), "jit"])
 def test_no_signals_have_no_codes(call):
     code = CALLS[call](lasso_coder(FEW))
     none, some = code(DICTIONARY, SIGNALS[:0]), code(DICTIONARY, SIGNALS[:2])
@@ -153,7 +153,7 @@ def test_whole_numbers_are_converted():
         assert_same_bits(found, code(np.eye(4, dtype=np.float32), np.float32(numbers)))
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", [pytest.param("eager", marks=pytest.mark.slow), "jit"])
 @pytest.mark.parametrize(
     ("dictionary", "signals", "message"),
     [

@@ -235,6 +235,7 @@ def test_normal_images_alone_are_fitted_and_predict(tmp_path):
     assert (overlays / "crack" / "000.png.png").is_file()
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf_8(tmp_path):
     """From fit to report and predict: training, test and unreadable images, masks, folders."""
     root, odd = make_folder(tmp_path / "images"), os.fsdecode(b"bl\xe4ue")
