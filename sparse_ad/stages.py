@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from sparse_ad import data
-from sparse_ad.data.sources.tree import SUFFIXES, is_image, walk
+from sparse_ad.data.sources.tree import SUFFIXES, list_images
 from sparse_ad.devices import check_batch, mesh
 from sparse_ad.errors import UserError, within
 from sparse_ad.evaluation import protocol
@@ -223,12 +223,11 @@ def stage(name: str):
 
 def list_inputs(folder: Path) -> list[Example]:
     """Returns the images below a folder, to be scored. Raises: UserError where there is none."""
-    files = list(walk(folder))
-    paths = [path for path in files if is_image(path)]
+    paths, others = list_images(folder)
     if not paths:
         raise UserError(f"{folder}: no images; give a folder of {' '.join(SUFFIXES)} files")
-    if len(paths) < len(files):
-        log.warning("%d files are no images and are left out", len(files) - len(paths))
+    if others:
+        log.warning("%d files are no images and are left out", len(others))
     names = [printable(path.relative_to(folder).as_posix()) for path in paths]
     return [Example(path, 0, "", None, name, name) for path, name in zip(paths, names, strict=True)]
 

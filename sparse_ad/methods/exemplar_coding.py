@@ -27,7 +27,7 @@ from sparse_ad.sparse.exemplars import (
     errors_of_one,
     exemplar_coder,
 )
-from sparse_ad.sparse.problems import Coder, unit
+from sparse_ad.sparse.problems import Coder, require_fewer, unit
 from sparse_ad.types import NO_DIAGNOSTICS, Diagnostics, Features, Key, Method, VectorModel
 
 
@@ -64,11 +64,6 @@ class ExemplarCoding:
         """Returns the detector of images of `shape`. Raises: as `patchwise`."""
         model = vector_model(self)
         return patchwise(model, self.patches, self.normalise, self.pool, features, shape)
-
-
-def require_fewer(nonzeros: int, atoms: int) -> None:
-    """Raises FieldError where a code would have more non-zeros than there are atoms."""
-    require(nonzeros <= atoms, "nonzeros", nonzeros, f"exceeds the {atoms} atoms that there are")
 
 
 class WhitenedExemplars(NamedTuple):

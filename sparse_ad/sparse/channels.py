@@ -16,7 +16,13 @@ from jaxtyping import Array, Float
 
 from sparse_ad.errors import require
 from sparse_ad.sparse.dictionary import NOISE, Statistics, Sums, add_batch, begin, replace_unused
-from sparse_ad.sparse.problems import Coder, Quadratic, QuadraticSolver, Solution
+from sparse_ad.sparse.problems import (
+    Coder,
+    Quadratic,
+    QuadraticSolver,
+    Solution,
+    require_fewer,
+)
 from sparse_ad.sparse.shifted_maps import collect, correlate, energies, windows
 from sparse_ad.sparse.solvers import few_atoms
 from sparse_ad.sparse.solvers.few_atoms.coordinate_descent import SWEEPS
@@ -76,8 +82,7 @@ class ChannelOmp:
 
     def check_atoms(self, atoms: int) -> None:
         """Raises FieldError where a code would have more non-zeros than there are atoms."""
-        remedy = f"exceeds the {atoms} atoms that there are"
-        require(self.nonzeros <= atoms, "nonzeros", self.nonzeros, remedy)
+        require_fewer(self.nonzeros, atoms)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from sparse_ad.errors import require
+
 Count = int | Int[Array, ""]  # a number that may be traced, so that one program serves many
 Number = float | Float[Array, ""]
 
@@ -102,6 +104,11 @@ class QuadraticSolver(Protocol):
     def __call__(
         self, problem: Quadratic, start: Float[Array, "k ..."] | None = None
     ) -> Solution: ...
+
+
+def require_fewer(nonzeros: int, atoms: int) -> None:
+    """Raises FieldError where a code would have more non-zeros than there are atoms."""
+    require(nonzeros <= atoms, "nonzeros", nonzeros, f"exceeds the {atoms} atoms that there are")
 
 
 def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:

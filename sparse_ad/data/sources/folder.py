@@ -82,7 +82,7 @@ def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
     names = {tree.simple(name) for name in normal}
     train_folder, test_folder = tree.find_folder(root, TRAIN), tree.find_folder(root, TEST)
     if not (train_folder and test_folder):
-        return read_normal(root, train_folder, test_folder, names)
+        return read_undivided(root, train_folder, test_folder, names)
     mask_folder = tree.find_folder(root, MASKS)
     train, left_out = list_training(train_folder, names)
     for kind in tree.visible_folders(test_folder):
@@ -97,11 +97,13 @@ def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
     return Loaded(normals(root, train), test, tree.summarise(root, left_out))
 
 
-def read_normal(
+def read_undivided(
     root: Path, train_folder: Path | None, test_folder: Path | None, names: set[str]
 ) -> Loaded:
-    """Returns normal images without any to test: those of train/, or of `root` where it is flat.
+    """Returns what a folder holds that lacks train/, test/ or both.
 
+    train/ alone, or images alone: normal images, none to test. Folders of kinds (OK, NG): all of
+    their images as `test`, of which `Folder.load` draws those to train.
     Raises: UserError where that is not what the folder holds.
     """
     expected = f"expected train/good and test/<kind> in {root}, or normal images alone"
@@ -129,20 +131,20 @@ def list_kinds(
     Raises: UserError for a folder without images, or masks that are wrong.
     """
     kinds = [path for path in tree.visible_folders(folder) if path != mask_folder]
-    for kind in kinds:
-        if not tree.list_images(kind)[0]:
-            raise UserError(f"{kind}: no images; add some or delete the folder")
     if not kinds:
         raise UserError(f"{folder}: no test images; put them in test/good and test/<kind>")
     masks, left_out = tree.list_images(mask_folder) if mask_folder else ([], [])
     images = []
     for kind in kinds:
         found, others = tree.list_images(kind)
+        if not found:
+            raise UserError(f"{kind}: no images; add some or delete the folder")
         images += found
         left_out += others
-    beside = find_beside(images)
-    images = [path for path in images if path not in set(beside)]
-    placed = [(mask_folder or folder, mask) for mask in masks] + [(folder, m) for m in beside]
+    beside = set(find_beside(images))
+    placed = [(mask_folder or folder, mask) for mask in masks]
+    placed += [(folder, path) for path in images if path in beside]
+    images = [path for path in images if path not in beside]
     mask_of, unused = match_masks(folder, images, placed)
     loose = [path for path in sorted(folder.iterdir()) if path.is_file() and tree.is_visible(path)]
     left_out += unused + [(path, "in no folder of a kind") for path in loose]
