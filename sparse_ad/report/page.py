@@ -1,20 +1,15 @@
 """The report of a run: figures, and one self-contained page that holds them."""
 
 import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
 
-from sparse_ad.evaluation.results import Results, Scale, ScoreRow
-from sparse_ad.fitting.metrics_log import read_metrics
+from sparse_ad.evaluation.results import Results, ScoreRow
 from sparse_ad.nets.losses import ACTIVE
-from sparse_ad.report import curves, figures, heatmaps, html, layer_figures, summary
+from sparse_ad.report import curves, figures, html, layer_figures, summary
 from sparse_ad.report.pictures import SAMPLED, Pictures
 from sparse_ad.system.files import write_bytes, write_text
 
@@ -73,17 +68,24 @@ class Embedded(NamedTuple):
 
 
 def write_report(
-    workdir: Path | str, results: Results, rows: Sequence[ScoreRow], pictures: Pictures
+    folder: Path | str,
+    results: Results,
+    rows: Sequence[ScoreRow],
+    pictures: Pictures,
+    metrics: Sequence[dict[str, Any]],
 ) -> Path:
-    """Writes figures/*.png and report.html, which holds them; returns the path of the page."""
-    workdir = Path(workdir)
+    """Writes figures/*.png and report.html, which holds them; returns the path of the page.
+
+    `metrics`: of the steps of the fit, as `fitting.metrics_log.read_metrics` reads them.
+    """
+    folder = Path(folder)
     drawn = _draw(results, rows, pictures)
-    drawn["curves"] = curves.draw_curves(read_metrics(workdir / "metrics.jsonl"))
+    drawn["curves"] = curves.draw_curves(metrics)
     page = html.render(
         "report",
         results=results,
-        figures=_write_figures(workdir / "figures", drawn, FIGURES),
-        layer_figures=_write_figures(workdir / "figures", drawn, LAYER_FIGURES),
+        figures=_write_figures(folder / "figures", drawn, FIGURES),
+        layer_figures=_write_figures(folder / "figures", drawn, LAYER_FIGURES),
         quality=summary.list_metrics(results),
         promise=summary.describe_threshold(results.threshold),
         costs=summary.list_costs(results.cost),
@@ -92,20 +94,8 @@ def write_report(
         fit=list(summary.flatten(results.fit._asdict())),
         environment=list(summary.flatten(results.environment)),
     )
-    write_text(workdir / "report.html", page)
-    return workdir / "report.html"
-
-
-def write_overlay(
-    path: Path | str,
-    image: Float[np.ndarray, "h w c"],
-    anomaly_map: Float[np.ndarray, "h w"],
-    scale: Scale,
-) -> None:
-    """Writes the heat map over the image as PNG, on the scale that calibration set."""
-    buffer = io.BytesIO()
-    imsave(buffer, heatmaps.overlay(image, anomaly_map, scale), format="png")
-    write_bytes(path, buffer.getvalue())
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
 
 
 def _write_figures(

@@ -123,6 +123,26 @@ def read_undivided(
     return Loaded(normals(root, train), (), tree.summarise(root, left_out))
 
 
+def read_labelled(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
+    """Returns the labelled images of a folder, to be evaluated on; see `read`.
+
+    They lie in the folders of kinds in test/, or in `root` itself. Nothing is for training.
+    Raises: UserError that names the folder or file that is missing or wrong.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give one with folders of kinds: good, <kind>")
+    folder, masks = tree.find_folder(root, TEST) or root, tree.find_folder(root, MASKS)
+    train = tree.find_folder(root, TRAIN)
+    if train and folder == root:
+        raise UserError(f"{root}: has a folder {train.name} and none named test; add test/<kind>")
+    test, left_out = list_kinds(root, folder, masks, {tree.simple(name) for name in normal})
+    if folder != root:
+        beside = tree.walk_besides(root, {folder, masks})
+        left_out += [(path, "file beside the test images") for path in beside]
+    _check_normal(folder, test, normal)
+    return Loaded((), test, tree.summarise(root, left_out))
+
+
 def list_kinds(
     root: Path, folder: Path, mask_folder: Path | None, names: set[str]
 ) -> tuple[tuple[Example, ...], list[tuple[Path, str]]]:
