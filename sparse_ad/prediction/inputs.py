@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def new_example(image: Encoded, name: str) -> Example:
     return Example(image, 0, "", None, name, name)
 
 
-def examples_of(images: Iterable[Encoded | str]) -> tuple[Example, ...]:
+def examples_of(images: Iterable[Any]) -> tuple[Example, ...]:
     """Returns images as examples: arrays [h w c], bytes of files, or paths.
 
     Raises: UserError where they are neither, or there is none.

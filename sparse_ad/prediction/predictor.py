@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -19,7 +19,7 @@ from sparse_ad.prediction.inputs import examples_of
 from sparse_ad.report.summary import describe_threshold
 from sparse_ad.stages import Fitted, load_fitted
 from sparse_ad.system.workdir import read_config
-from sparse_ad.types import Encoded, Example
+from sparse_ad.types import Example
 
 
 class Limit(NamedTuple):
@@ -73,7 +73,7 @@ class Predictor:
         self.fitted = load_fitted(experiment, Path(workdir))
         self.limits = choose_limits(self.fitted.calibration, threshold, pixel_threshold)
 
-    def predict(self, images: Iterable[Encoded | str]) -> Predictions:
+    def predict(self, images: Iterable[Any]) -> Predictions:
         """Returns the scores of images: an array [n h w c], or arrays [h w c], paths or bytes.
 
         Arrays are floats in 0..1, bytes or 16-bit integers, grey (c = 1) or RGB (c = 3), of any

@@ -14,9 +14,7 @@ from sparse_ad.report.pictures import SAMPLED, Pictures
 from sparse_ad.system.files import write_bytes, write_text
 
 FIGURES = {  # file -> caption
-    "histogram": (
-        "Scores of normal and anomalous test images. Images right of the line are flagged."
-    ),
+    "histogram": ("Scores of normal and anomalous images. Images right of the line are flagged."),
     "roc": "ROC curve over all thresholds, and the point of the threshold used.",
     "worst": (
         "The highest-scored normal and the lowest-scored anomalous images. The outline is the "
@@ -72,7 +70,7 @@ def write_report(
     results: Results,
     rows: Sequence[ScoreRow],
     pictures: Pictures,
-    metrics: Sequence[dict[str, Any]],
+    metrics: Sequence[dict[str, Any]] = (),
 ) -> Path:
     """Writes figures/*.png and report.html, which holds them; returns the path of the page.
 
@@ -84,6 +82,7 @@ def write_report(
     page = html.render(
         "report",
         results=results,
+        tested=summary.is_tested(results),
         figures=_write_figures(folder / "figures", drawn, FIGURES),
         layer_figures=_write_figures(folder / "figures", drawn, LAYER_FIGURES),
         quality=summary.list_metrics(results),

@@ -23,7 +23,7 @@ def locked(flag: str, folder: Path) -> Iterator[None]:
     cleared away by hand. It is that of `flock`, which shared file systems honour, too.
     Raises: UserError, with the flag that names the folder, where another process holds it.
     """
-    path = folder / NAME
+    path, made = folder / NAME, not folder.exists()
     with explained(path):
         folder.mkdir(parents=True, exist_ok=True)
         file = _open_locked(path)
@@ -33,20 +33,23 @@ def locked(flag: str, folder: Path) -> Iterator[None]:
             f"choose another --{flag}"
         )
     with file:
-        file.truncate(0)
-        file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
-        file.flush()
         try:
+            with suppress(OSError):  # on a full disk nobody can be named
+                file.truncate(0)
+                owner = {"process": os.getpid(), "host": socket.gethostname()}
+                file.write(json.dumps(owner).encode())
             yield
         finally:
             with suppress(OSError):
                 path.unlink(missing_ok=True)  # while it is held: others see that it is gone
+                if made:
+                    folder.rmdir()  # where nothing was written to it
 
 
-def _open_locked(path: Path) -> IO[str] | None:
+def _open_locked(path: Path) -> IO[bytes] | None:
     """Returns the locked file at `path`; None where another process holds it."""
     while True:
-        file = path.open("a+")
+        file = path.open("a+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

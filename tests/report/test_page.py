@@ -120,14 +120,6 @@ def test_equal_scores_get_equal_colours_in_all_images():
     assert (second >= 0).all() and (second <= 1).all()
 
 
-def test_overlay_file_has_the_size_of_the_image(tmp_path):
-    from matplotlib.image import imread
-
-    path = tmp_path / "a" / "b.png"
-    page.write_overlay(path, np.zeros((5, 7, 3)), np.ones((5, 7)), Scale(0, 0.5, 1))
-    assert imread(path).shape[:2] == (5, 7)
-
-
 @pytest.mark.parametrize("shape", [(1, 4, 4, 1), (200, 16, 16, 1), (7, 5, 5, 3), (3, 2, 2, 9)])
 def test_atoms_of_any_kind_are_drawn(shape):
     atoms = np.random.default_rng(0).normal(size=shape)
