@@ -125,6 +125,7 @@ def _continue(
         while progress.step < steps and not asked:
             most = min(pace.steps, steps - progress.step)
             state, info, taken = source.advance(progress.state, progress.step, most)
+            stop.unsaved()
             pace.note(log.add(progress.step + 1, info, taken))
             progress = Progress(progress.step + taken, state, progress.seconds)
             bar.update(taken)
