@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 
 from sparse_ad import data
+from sparse_ad.data.checks import warn_of_orientation
 from sparse_ad.data.sources.tree import SUFFIXES, list_images
 from sparse_ad.devices import check_batch, mesh
 from sparse_ad.errors import UserError, within
@@ -98,6 +99,7 @@ def predict(experiment: Experiment, workdir: Path, images: Path, output: Path) -
     require_fitted(workdir, experiment)
     calibration = read_calibration(workdir / "calibration.json")
     examples = list_inputs(images)
+    warn_of_orientation(examples, experiment.data)
     detector = build(experiment)
     params = loop.load(experiment.setup(detector.method), workdir)
     rows, options = [], experiment.evaluation

@@ -130,6 +130,15 @@ def find_largest(encoded: Encoded, options: Decoding) -> int | None:
     return int(read_pixels(encoded, "image", options).max()) if deep else None
 
 
+def size_of(image: Encoded) -> int:
+    """Returns the bytes of an image that is not yet decoded; 0 for a file that is not there."""
+    if isinstance(image, np.ndarray):
+        return image.nbytes
+    if isinstance(image, bytes):
+        return len(image)
+    return image.stat().st_size if image.exists() else 0
+
+
 def orientation_of(image: Image.Image) -> int:
     """Returns the EXIF orientation of an open image, 1 to 8, from its header."""
     try:

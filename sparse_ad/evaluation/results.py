@@ -188,3 +188,4 @@ class Results(NamedTuple):
     skipped: tuple[Skipped, ...]  # calibration and test images
     left_out: tuple[LeftOut, ...] = ()  # files of the data set that are not used
     features: str = ""
+    copies: int = 0  # test images that are copies of training or calibration images
