@@ -32,7 +32,7 @@ def decode(
     `name` stands for the image in messages where it is not a file.
 
     Raises: UserError that names the file when it is no image, truncated, smaller than 2x2, larger
-    than `options.max_pixels`, or when its values lie outside the range.
+    than `options.max_pixels`, or when its values do not suit the range.
     """
     name = _name(encoded, name)
     pixels = _normalize(_read(encoded, name, options), name, options.range)
@@ -123,7 +123,7 @@ def _normalize(
 ) -> Float[np.ndarray, "h w c"]:
     """Returns stored values as float32 in 0..1; `ends`: (black, white), or () to go by the type.
 
-    Raises: UserError for values outside.
+    Raises: UserError for values that do not suit them.
     """
     if ends:
         low, high = pixels.min(), pixels.max()
@@ -131,6 +131,11 @@ def _normalize(
             raise UserError(
                 f"{name}: values from {low:g} to {high:g}: must be finite and within data.range = "
                 f"({ends[0]:g}, {ends[1]:g}); widen it"
+            )
+        if pixels.dtype == np.uint8 and ends[1] > 255:
+            raise UserError(
+                f"{name}: is of 8 bits and data.range = ({ends[0]:g}, {ends[1]:g}) goes beyond "
+                "255: store it as the deeper images, or leave it out"
             )
         return ((pixels.astype(np.float64) - ends[0]) / (ends[1] - ends[0])).astype(np.float32)
     if np.issubdtype(pixels.dtype, np.floating):

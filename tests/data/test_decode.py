@@ -115,6 +115,11 @@ def test_a_range_says_which_values_are_black_and_white():
         decode(floats * np.nan, (12, 10), "grey", options=Decoding(range=(-3.0, 7.0)))
 
 
+def test_an_8_bit_image_among_deeper_ones_is_named():
+    with pytest.raises(UserError, match=r"a\.png: is of 8 bits and data\.range = \(0, 4095\) goes"):
+        decode(encode(noise(0)), (8, 8), "grey", "a.png", Decoding(range=(0.0, 4095.0)))
+
+
 @pytest.mark.parametrize("type", [np.uint8, np.uint16])
 def test_the_range_of_a_type_changes_no_bit(type):
     top = np.iinfo(type).max
