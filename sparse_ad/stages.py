@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from sparse_ad import data
+from sparse_ad.data.checks import warn_of_orientation
 from sparse_ad.data.sources.folder import Folder, read_labelled
 from sparse_ad.devices import check_batch, fit_batch, mesh
 from sparse_ad.errors import within
@@ -116,8 +117,9 @@ def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Pat
     """
     with stage("data"), within("input"):
         normal = getattr(experiment.data, "normal", Folder.normal)
-        _, test, left_out = read_labelled(folder, normal)
+        _, test, left_out, *_ = read_labelled(folder, normal, experiment.data)
         data.warn_of_unused(left_out)
+        warn_of_orientation(test, experiment.data)
     fitted = load_fitted(experiment, workdir)
     with locked("output", output):
         measure(fitted, experiment, Splits((), (), test, left_out), workdir, output, folder)

@@ -127,7 +127,7 @@ def _collate(batch_size: int, records: Sequence[_Record]) -> Batch:
 def _read_strictly(examples: Sequence[Example], options: Images, index: int) -> _Record:
     """Decodes one example; raises UserError when it cannot be read. Training needs no masks."""
     example = examples[index]
-    image = decode(example.image, options.size, options.color, example.path)
+    image = decode(example.image, options.size, options.color, example.path, options)
     unmarked = np.broadcast_to(np.False_, options.size)  # takes no memory
     return _Record(image, example.label, unmarked, True, int(index), "")
 
@@ -142,6 +142,6 @@ def _read_leniently(examples: Sequence[Example], options: Images, index: int) ->
         return _Record(blank, example.label, unmarked, False, int(index), str(error))
     if example.mask is None:
         return record
-    shape = image_shape(example.image, example.path)
-    mask = decode_mask(example.mask, options.size, shape, f"mask of {example.path}")
+    shape = image_shape(example.image, example.path, options)
+    mask = decode_mask(example.mask, options.size, shape, f"mask of {example.path}", options)
     return record._replace(mask=mask)

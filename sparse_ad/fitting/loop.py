@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
+from sparse_ad.data.reading import size_of
 from sparse_ad.devices import check_batch, replicate
 from sparse_ad.errors import UserError
 from sparse_ad.fitting.checkpoint import Checkpoints, Position
@@ -24,7 +24,7 @@ from sparse_ad.fitting.setup import Setup
 from sparse_ad.fitting.steps import CALL_SECONDS, Pace, make_steps
 from sparse_ad.system.files import read_json, write_json
 from sparse_ad.system.signals import Stopped, StopSignals
-from sparse_ad.types import Encoded, Example, Params, State
+from sparse_ad.types import Example, Params, State
 
 
 class Progress(NamedTuple):
@@ -164,12 +164,3 @@ def fingerprint(examples: Sequence[Example]) -> str:
     """Returns a hash of the names and sizes of the images, in their order, wherever they lie."""
     names = "\n".join(f"{example.path} {size_of(example.image)}" for example in examples)
     return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def size_of(image: Encoded) -> int:
-    """Returns the bytes of an image that is not yet decoded; 0 for a file that is not there."""
-    if isinstance(image, np.ndarray):
-        return image.nbytes
-    if isinstance(image, bytes):
-        return len(image)
-    return image.stat().st_size if image.exists() else 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparse_ad.data import warn_of_unused
+from sparse_ad.data.checks import warn_of_orientation
 from sparse_ad.devices import fit_batch
 from sparse_ad.errors import UserError, require_choice
 from sparse_ad.evaluation.scoring import ScoredImage
@@ -72,6 +73,7 @@ def predict(
     require_fitted(workdir, experiment)
     inputs = list_inputs(given, output)
     warn_of_unused(inputs.left_out)
+    warn_of_orientation(inputs.examples, experiment.data)
     fitted = load_fitted(experiment, workdir)
     limits = choose_limits(fitted.calibration, request.threshold, request.pixel_threshold)
     log.info("threshold %.4g: %s", *limits.image)
@@ -135,7 +137,7 @@ def new_rows(job: Job, output: Path, left: Sequence) -> Iterator[Row]:
     """Yields the row of each image, once its files are written, by threads beside the scoring."""
     images, options = job.experiment.data, job.experiment.evaluation
     size = fit_batch(options.batch_size, len(left))
-    shown = Shown(images.color, job.fitted.calibration.scale, job.limits.pixel.value)
+    shown = Shown(images, job.fitted.calibration.scale, job.limits.pixel.value)
     stem_of = stems(example.path for example in job.inputs.examples)
     finish = partial(finish_image, job.kinds, output, stem_of, shown, job.limits.image.value)
     threads = max(1, images.workers)

@@ -24,6 +24,7 @@ CHANGEABLE = (  # sections and fields that may change after fitting
     "data.root",  # which images they are is checked by names and sizes (fitting/loop)
 )
 IMMATERIAL = (  # fields that change no number
+    "data.max_pixels",
     "data.workers",
     "features.cache_gb",
     "fit.checkpoint_seconds",

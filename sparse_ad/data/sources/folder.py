@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_ad.data.images import Images, require_fraction
+from sparse_ad.data.reading import Decoding
 from sparse_ad.data.sources import tree
 from sparse_ad.data.sources.masks import check_masks, find_beside, match_masks
 from sparse_ad.data.split import split_test
@@ -60,14 +61,16 @@ class Folder(Images):
         The seed draws the normal images to test, where the folder does not say which they are.
         """
         require(bool(self.root), "root", self.root, "set it to the folder of the data set")
-        loaded = read(Path(self.root).expanduser(), self.normal)
+        loaded = read(Path(self.root).expanduser(), self.normal, self)
         if loaded.train or not any(example.label == 0 for example in loaded.test):
             return loaded
         train, test = split_test(loaded.test, self.test_fraction, seed)
         return loaded._replace(train=train, test=test)
 
 
-def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
+def read(
+    root: Path, normal: tuple[str, ...] = Folder.normal, decoding: Decoding = Decoding()
+) -> Loaded:
     """Returns what a folder holds, sorted by path; each image is a group of its own.
 
     Folders are read with all folders below them. An image is normal where the folder in test/ that
@@ -82,13 +85,13 @@ def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
     names = {tree.simple(name) for name in normal}
     train_folder, test_folder = tree.find_folder(root, TRAIN), tree.find_folder(root, TEST)
     if not (train_folder and test_folder):
-        return read_undivided(root, train_folder, test_folder, names)
+        return read_undivided(root, train_folder, test_folder, names, decoding)
     mask_folder = tree.find_folder(root, MASKS)
     train, left_out = list_training(train_folder, names)
     for kind in tree.visible_folders(test_folder):
         if not tree.list_images(kind)[0]:
             raise UserError(f"{kind}: no images; add some or delete the folder")
-    test, others = list_kinds(root, test_folder, mask_folder, names)
+    test, others = list_kinds(root, test_folder, mask_folder, names, decoding)
     left_out += others
     used = {train_folder, test_folder, mask_folder}
     left_out += [(path, "file beside the data") for path in tree.walk_besides(root, used)]
@@ -98,7 +101,11 @@ def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
 
 
 def read_undivided(
-    root: Path, train_folder: Path | None, test_folder: Path | None, names: set[str]
+    root: Path,
+    train_folder: Path | None,
+    test_folder: Path | None,
+    names: set[str],
+    decoding: Decoding,
 ) -> Loaded:
     """Returns what a folder holds that lacks train/, test/ or both.
 
@@ -114,7 +121,7 @@ def read_undivided(
         images, left_out = tree.list_images(root)
         return Loaded(normals(root, images), (), tree.summarise(root, left_out))
     if not train_folder and any(tree.simple(p.name) in names for p in tree.visible_folders(root)):
-        test, left_out = list_kinds(root, root, tree.find_folder(root, MASKS), names)
+        test, left_out = list_kinds(root, root, tree.find_folder(root, MASKS), names, decoding)
         return Loaded((), test, tree.summarise(root, left_out))
     if not train_folder:
         raise UserError(f"{root / 'train'}: no such folder; {expected}")
@@ -123,7 +130,9 @@ def read_undivided(
     return Loaded(normals(root, train), (), tree.summarise(root, left_out))
 
 
-def read_labelled(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
+def read_labelled(
+    root: Path, normal: tuple[str, ...] = Folder.normal, decoding: Decoding = Decoding()
+) -> Loaded:
     """Returns the labelled images of a folder, to be evaluated on; see `read`.
 
     They lie in the folders of kinds in test/, or in `root` itself. Nothing is for training.
@@ -135,7 +144,8 @@ def read_labelled(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded
     train = tree.find_folder(root, TRAIN)
     if train and folder == root:
         raise UserError(f"{root}: has a folder {train.name} and none named test; add test/<kind>")
-    test, left_out = list_kinds(root, folder, masks, {tree.simple(name) for name in normal})
+    names = {tree.simple(name) for name in normal}
+    test, left_out = list_kinds(root, folder, masks, names, decoding)
     if folder != root:
         beside = tree.walk_besides(root, {folder, masks})
         left_out += [(path, "file beside the test images") for path in beside]
@@ -144,7 +154,7 @@ def read_labelled(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded
 
 
 def list_kinds(
-    root: Path, folder: Path, mask_folder: Path | None, names: set[str]
+    root: Path, folder: Path, mask_folder: Path | None, names: set[str], decoding: Decoding
 ) -> tuple[tuple[Example, ...], list[tuple[Path, str]]]:
     """Returns the images in the folders of kinds, with their masks, and the files left out.
 
@@ -169,7 +179,7 @@ def list_kinds(
     loose = [path for path in sorted(folder.iterdir()) if path.is_file() and tree.is_visible(path)]
     left_out += unused + [(path, "in no folder of a kind") for path in loose]
     examples = (example(root, folder, path, names, mask_of.get(path)) for path in images)
-    return check_masks(tuple(examples)), left_out
+    return check_masks(tuple(examples), decoding), left_out
 
 
 def normals(root: Path, images: list[Path]) -> tuple[Example, ...]:
