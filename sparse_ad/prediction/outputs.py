@@ -69,7 +69,7 @@ def draw_overlay(found: Found) -> bytes:
 def draw_map(found: Found) -> bytes:
     """Returns the anomaly map as .npz: the array `map`, float32 [h w]."""
     file = io.BytesIO()
-    np.savez_compressed(file, map=found.map)
+    np.savez(file, map=found.map)
     return file.getvalue()
 
 
