@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
@@ -15,7 +15,7 @@ from sparse_ad.evaluation.results import Results, Scale, ScoreRow
 from sparse_ad.fitting.metrics_log import read_metrics
 from sparse_ad.nets.losses import ACTIVE
 from sparse_ad.report import curves, figures, heatmaps, html, layer_figures, summary
-from sparse_ad.report.pictures import SAMPLED, Pictures
+from sparse_ad.report.pictures import SAMPLED, Picture, Pictures
 from sparse_ad.system.files import write_bytes, write_text
 
 FIGURES = {  # file -> caption
@@ -62,6 +62,8 @@ LAYER_FIGURES = {  # of a method that can explain its score by layers
         "channel of a typical (median) normal image lies."
     ),
 }
+HATCHED = "Hatched pixels are ignored."  # in captions of figures of images, where there are any
+OF_IMAGES = ("worst", "best", "reconstructions", "layer_maps")
 
 
 class Embedded(NamedTuple):
@@ -79,11 +81,12 @@ def write_report(
     workdir = Path(workdir)
     drawn = _draw(results, rows, pictures)
     drawn["curves"] = curves.draw_curves(read_metrics(workdir / "metrics.jsonl"))
+    folder, hatched = workdir / "figures", any(picture.ignored.any() for picture in every(pictures))
     page = html.render(
         "report",
         results=results,
-        figures=_write_figures(workdir / "figures", drawn, FIGURES),
-        layer_figures=_write_figures(workdir / "figures", drawn, LAYER_FIGURES),
+        figures=_write_figures(folder, drawn, FIGURES, hatched),
+        layer_figures=_write_figures(folder, drawn, LAYER_FIGURES, hatched),
         quality=summary.list_metrics(results),
         promise=summary.describe_threshold(results.threshold),
         costs=summary.list_costs(results.cost),
@@ -101,15 +104,21 @@ def write_overlay(
     image: Float[np.ndarray, "h w c"],
     anomaly_map: Float[np.ndarray, "h w"],
     scale: Scale,
+    ignored: Bool[np.ndarray, "h w"] | None = None,
 ) -> None:
-    """Writes the heat map over the image as PNG, on the scale that calibration set."""
+    """Writes the heat map over the image as PNG, on the scale that calibration set.
+
+    Ignored pixels are hatched.
+    """
     buffer = io.BytesIO()
-    imsave(buffer, heatmaps.overlay(image, anomaly_map, scale), format="png")
+    shown = heatmaps.overlay(image, anomaly_map, scale)
+    shown = shown if ignored is None else heatmaps.cover(shown, ignored)
+    imsave(buffer, shown, format="png")
     write_bytes(path, buffer.getvalue())
 
 
 def _write_figures(
-    folder: Path, drawn: dict[str, Figure | None], captions: dict[str, str]
+    folder: Path, drawn: dict[str, Figure | None], captions: dict[str, str], hatched: bool
 ) -> list[Embedded]:
     """Writes the figures that have captions here; removes old files of those not drawn."""
     embedded = []
@@ -120,8 +129,15 @@ def _write_figures(
             continue
         content = figures.render(figure)
         write_bytes(path, content)
+        caption += f" {HATCHED}" if hatched and name in OF_IMAGES else ""
         embedded.append(Embedded(name, caption, base64.b64encode(content).decode()))
     return embedded
+
+
+def every(pictures: Pictures) -> tuple[Picture, ...]:
+    """Returns all pictures, those of normal images first."""
+    normal = pictures.lowest_normal + pictures.highest_normal
+    return normal + pictures.highest_anomalous + pictures.lowest_anomalous
 
 
 def _draw(
@@ -130,14 +146,12 @@ def _draw(
     scale = results.scale
     worst = pictures.highest_normal + pictures.lowest_anomalous
     best = pictures.highest_anomalous + pictures.lowest_normal
-    in_turn = pictures.lowest_normal + pictures.highest_normal
-    in_turn += pictures.highest_anomalous + pictures.lowest_anomalous
     return {
         "histogram": figures.draw_histogram(rows, results.threshold.value),
         "roc": figures.draw_roc(rows, results.image),
         "worst": figures.draw_examples(worst, scale),
         "best": figures.draw_examples(best, scale),
-        "reconstructions": figures.draw_reconstructions(in_turn),
+        "reconstructions": figures.draw_reconstructions(every(pictures)),
         "atoms": figures.draw_atoms(pictures.atoms),
         "latents": figures.draw_latents(pictures.latents),
         "layers": layer_figures.draw_layers(pictures.layers),

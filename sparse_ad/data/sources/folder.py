@@ -4,11 +4,13 @@ Source: Bergmann et al., "MVTec AD", CVPR 2019 (layout and image counts).
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_ad.data.images import Images, require_fraction
 from sparse_ad.data.sources import tree
+from sparse_ad.data.sources.ignored import Masks, add_ignored, match_ignored, open_ignore, places
 from sparse_ad.data.sources.masks import check_masks, find_beside, match_masks
 from sparse_ad.data.split import split_test
 from sparse_ad.errors import UserError, require
@@ -48,6 +50,8 @@ class Folder(Images):
     normal: tuple[str, ...] = ("good", "ok", "okay", "normal", "nominal", "healthy", "no_defect")
     # of the normal images: to test, where folders of kinds are not divided into train and test
     test_fraction: float = 0.25
+    # pixels to leave out, white: a mask for all images, or a folder of masks laid out as root
+    ignore: str = ""
 
     def __post_init__(self):
         super().__post_init__()
@@ -60,45 +64,74 @@ class Folder(Images):
         The seed draws the normal images to test, where the folder does not say which they are.
         """
         require(bool(self.root), "root", self.root, "set it to the folder of the data set")
-        loaded = read(Path(self.root).expanduser(), self.normal)
+        root = Path(self.root).expanduser()
+        if self.ignore:
+            ignore = open_ignore(self.ignore, root)
+            loaded = read(root, self.normal, places(ignore))
+            loaded = add_ignored(loaded, ignore, root, self.size)
+        else:
+            loaded = read(root, self.normal)
         if loaded.train or not any(example.label == 0 for example in loaded.test):
             return loaded
         train, test = split_test(loaded.test, self.test_fraction, seed)
         return loaded._replace(train=train, test=test)
 
 
-def read(root: Path, normal: tuple[str, ...] = Folder.normal) -> Loaded:
+def ignored_of(options: Images, folder: Path, paths: Sequence[Path]) -> Masks:
+    """Returns the masks of what to ignore in new images below `folder`.
+
+    A folder of masks is laid out as the folder of the data set where that holds the new images,
+    and else as `folder`. Masks to ignore that are among the images are no images, and left out.
+    Raises: FieldError for "ignore"; UserError for two files that both could be meant.
+    """
+    if not isinstance(options, Folder) or not options.ignore:
+        return dict.fromkeys(paths)
+    ignore, top = open_ignore(options.ignore, folder), folder.resolve()
+    images = [path for path in paths if not tree.skipped(path, places(ignore))]
+    root = Path(options.root).expanduser().resolve()
+    root = root if options.root and top.is_relative_to(root) else top
+    real = {top / path.relative_to(folder): path for path in images}
+    found, _ = match_ignored(ignore, root, list(real))
+    return {path: found[each] for each, path in real.items()}
+
+
+def read(root: Path, normal: tuple[str, ...] = Folder.normal, skip: tree.Skip = ()) -> Loaded:
     """Returns what a folder holds, sorted by path; each image is a group of its own.
 
     Folders are read with all folders below them. An image is normal where the folder in test/ that
     holds it has one of the names `normal`. An anomalous image without a mask file has mask None.
     Every file that is not used is counted in `left_out`, with one warning. Where the folder has the
-    name of an MVTec AD category, other counts than the official ones are a warning.
+    name of an MVTec AD category, other counts than the official ones are a warning. What is in
+    `skip` is as good as not there.
 
     Raises: UserError that names the folder or file that is missing or wrong.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give one with train/good, or of normal images")
     names = {tree.simple(name) for name in normal}
-    train_folder, test_folder = tree.find_folder(root, TRAIN), tree.find_folder(root, TEST)
+    train_folder, test_folder = (tree.find_folder(root, part, skip) for part in (TRAIN, TEST))
     if not (train_folder and test_folder):
-        return read_undivided(root, train_folder, test_folder, names)
-    mask_folder = tree.find_folder(root, MASKS)
-    train, left_out = list_training(train_folder, names)
-    for kind in tree.visible_folders(test_folder):
-        if not tree.list_images(kind)[0]:
+        return read_undivided(root, train_folder, test_folder, names, skip)
+    mask_folder = tree.find_folder(root, MASKS, skip)
+    train, left_out = list_training(train_folder, names, skip)
+    for kind in tree.visible_folders(test_folder, skip):
+        if not tree.list_images(kind, skip)[0]:
             raise UserError(f"{kind}: no images; add some or delete the folder")
-    test, others = list_kinds(root, test_folder, mask_folder, names)
+    test, others = list_kinds(root, test_folder, mask_folder, names, skip)
     left_out += others
     used = {train_folder, test_folder, mask_folder}
-    left_out += [(path, "file beside the data") for path in tree.walk_besides(root, used)]
+    left_out += beside_data(root, used, skip)
     _check_normal(test_folder, test, normal)
     _check_counts(root.resolve().name, len(train), len(test))
     return Loaded(normals(root, train), test, tree.summarise(root, left_out))
 
 
 def read_undivided(
-    root: Path, train_folder: Path | None, test_folder: Path | None, names: set[str]
+    root: Path,
+    train_folder: Path | None,
+    test_folder: Path | None,
+    names: set[str],
+    skip: tree.Skip,
 ) -> Loaded:
     """Returns what a folder holds that lacks train/, test/ or both.
 
@@ -109,34 +142,41 @@ def read_undivided(
     expected = f"expected train/good and test/<kind> in {root}, or normal images alone"
     if test_folder:
         raise UserError(f"{root / 'train'}: no such folder; {expected}")
-    if not train_folder and any(map(tree.is_image, root.iterdir())):
+    if not train_folder and any(map(tree.is_image, tree.visible_files(root, skip))):
         log.warning("%s: has no folder train: all images in it are taken to be normal", root)
-        images, left_out = tree.list_images(root)
+        images, left_out = tree.list_images(root, skip)
         return Loaded(normals(root, images), (), tree.summarise(root, left_out))
-    if not train_folder and any(tree.simple(p.name) in names for p in tree.visible_folders(root)):
-        test, left_out = list_kinds(root, root, tree.find_folder(root, MASKS), names)
+    kinds = {tree.simple(path.name) for path in tree.visible_folders(root, skip)}
+    if not train_folder and kinds & names:
+        mask_folder = tree.find_folder(root, MASKS, skip)
+        test, left_out = list_kinds(root, root, mask_folder, names, skip)
         return Loaded((), test, tree.summarise(root, left_out))
     if not train_folder:
         raise UserError(f"{root / 'train'}: no such folder; {expected}")
-    train, left_out = list_training(train_folder, names)
-    left_out += [(path, "file beside the data") for path in tree.walk_besides(root, {train_folder})]
+    train, left_out = list_training(train_folder, names, skip)
+    left_out += beside_data(root, {train_folder}, skip)
     return Loaded(normals(root, train), (), tree.summarise(root, left_out))
 
 
+def beside_data(root: Path, used: set[Path | None], skip: tree.Skip) -> list[tuple[Path, str]]:
+    """Returns the files that lie in none of the folders of data, with that as the reason."""
+    return [(path, "file beside the data") for path in tree.walk_besides(root, used, skip)]
+
+
 def list_kinds(
-    root: Path, folder: Path, mask_folder: Path | None, names: set[str]
+    root: Path, folder: Path, mask_folder: Path | None, names: set[str], skip: tree.Skip
 ) -> tuple[tuple[Example, ...], list[tuple[Path, str]]]:
     """Returns the images in the folders of kinds, with their masks, and the files left out.
 
     Raises: UserError for a folder without images, or masks that are wrong.
     """
-    kinds = [path for path in tree.visible_folders(folder) if path != mask_folder]
+    kinds = [path for path in tree.visible_folders(folder, skip) if path != mask_folder]
     if not kinds:
         raise UserError(f"{folder}: no test images; put them in test/good and test/<kind>")
-    masks, left_out = tree.list_images(mask_folder) if mask_folder else ([], [])
+    masks, left_out = tree.list_images(mask_folder, skip) if mask_folder else ([], [])
     images = []
     for kind in kinds:
-        found, others = tree.list_images(kind)
+        found, others = tree.list_images(kind, skip)
         if not found:
             raise UserError(f"{kind}: no images; add some or delete the folder")
         images += found
@@ -146,7 +186,7 @@ def list_kinds(
     placed += [(folder, path) for path in images if path in beside]
     images = [path for path in images if path not in beside]
     mask_of, unused = match_masks(folder, images, placed)
-    loose = [path for path in sorted(folder.iterdir()) if path.is_file() and tree.is_visible(path)]
+    loose = tree.visible_files(folder, skip)
     left_out += unused + [(path, "in no folder of a kind") for path in loose]
     examples = (example(root, folder, path, names, mask_of.get(path)) for path in images)
     return check_masks(tuple(examples)), left_out
@@ -160,17 +200,19 @@ def normals(root: Path, images: list[Path]) -> tuple[Example, ...]:
     )
 
 
-def list_training(folder: Path, normal: set[str]) -> tuple[list[Path], list[tuple[Path, str]]]:
+def list_training(
+    folder: Path, normal: set[str], skip: tree.Skip
+) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Returns the training images, and the files that are left out with the reason.
 
     They lie in the folders of normal images, or in `folder` itself where it has no folders.
     Raises: UserError where there is none.
     """
-    folders = tree.visible_folders(folder)
+    folders = tree.visible_folders(folder, skip)
     good = [path for path in folders if tree.simple(path.name) in normal]
     images, left_out = [], []
     for part in good or ([folder] if not folders else []):
-        found, others = tree.list_images(part)
+        found, others = tree.list_images(part, skip)
         images += found
         left_out += others
     if not images:
@@ -178,7 +220,7 @@ def list_training(folder: Path, normal: set[str]) -> tuple[list[Path], list[tupl
             f"{folder / 'good'}: no images; add {' '.join(tree.SUFFIXES)} files of normal images"
         )
     seen = {*images, *(path for path, _ in left_out)}
-    rest = [path for path in tree.walk(folder) if path not in seen]
+    rest = [path for path in tree.walk(folder, skip) if path not in seen]
     return images, left_out + [(path, "in no folder of normal training images") for path in rest]
 
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial, reduce
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from sparse_ad.types import ErrorGrid, Maps, Params, Scores, VectorModel, Views
+from sparse_ad.types import ErrorGrid, Maps, Method, Params, Scores, VectorModel, Views
 
 
 def score_grid(grid: ErrorGrid, params: Params, maps: Maps) -> Scores:
@@ -17,6 +18,41 @@ def score_grid(grid: ErrorGrid, params: Params, maps: Maps) -> Scores:
     """
     errors, info = grid.errors(params, maps)
     return Scores(grid.pool(errors.ravel()), grid.to_map(errors), info)
+
+
+def score_kept(method: Method, params: Params, image: tuple[Maps, Bool[Array, "h w"]]) -> Scores:
+    """Returns the scores of one image (its maps, its ignored pixels) without its ignored pixels.
+
+    Errors that lie mostly on ignored pixels are 0. The map has the means of the other errors, so
+    that a pixel beside ignored ones keeps its value. Where errors lie on no grid, the score counts
+    what ignored pixels were filled in with. Ignored pixels of the map are 0, which is no error.
+    """
+    maps, ignored = image
+    if method.grid is None:
+        scores = method.score(params, maps)
+        return scores._replace(map=jnp.where(ignored, 0.0, scores.map))
+    errors, info = method.grid.errors(params, maps)
+    counted = count_positions(method.grid, errors, ignored)
+    errors = jnp.where(counted, errors, 0.0)
+    share = method.grid.to_map(counted.astype(errors.dtype))
+    mean = method.grid.to_map(errors) / jnp.where(share > 0.0, share, 1.0)
+    return Scores(method.grid.pool(errors.ravel()), jnp.where(ignored, 0.0, mean), info)
+
+
+def count_positions(
+    grid: ErrorGrid, errors: Float[Array, "i j"], ignored: Bool[Array, "h w"]
+) -> Bool[Array, "i j"]:
+    """Returns which positions count: where kept pixels have half of the influence on the map.
+
+    The influence of a position on a set of pixels is the sum of the map there for an error of 1.
+    Positions without any influence count.
+    """
+    like = jax.ShapeDtypeStruct(errors.shape, errors.dtype)
+    influence = jax.linear_transpose(grid.to_map, like)
+    (kept,), (all_,) = (
+        influence(pixels.astype(errors.dtype)) for pixels in (~ignored, jnp.ones_like(ignored))
+    )
+    return kept >= all_ / 2
 
 
 def lift_views(source: Views | VectorModel, lifts: Mapping[str, Callable], *bound: Any) -> Views:

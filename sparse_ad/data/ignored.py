@@ -1,0 +1,77 @@
+"""Pixels to ignore: which they are in a decoded image, and what takes their place."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
+
+from sparse_ad.data.decode import decode, decode_mask, image_shape
+from sparse_ad.errors import UserError
+from sparse_ad.types import Encoded, Example
+
+Size = tuple[int, int]  # height, width
+
+
+class Ignored(NamedTuple):
+    """The ignored pixels of a decoded image."""
+
+    mask: Bool[np.ndarray, "h w"]  # True = ignored
+    nearest: Int[np.ndarray, "2 m"]  # row and column of the kept pixel nearest to each of them
+
+
+def decode_ignored(encoded: Encoded, size: Size, shape: Size, name: str) -> Bool[np.ndarray, "h w"]:
+    """Returns which pixels of an image of `shape`, resized to `size`, are ignored: True.
+
+    As stored, those above 127 of 255. A resized pixel is ignored where any ignored pixel has a part
+    in it: the mask is resized as images are, so that what is kept depends on kept pixels alone.
+
+    Raises: UserError as `decode_mask`, and where no pixel is kept.
+    """
+    stored = decode_mask(encoded, shape, shape, name)
+    mask = decode(stored, size, "grey", name)[..., 0] > 0
+    if mask.all():
+        name = str(encoded) if isinstance(encoded, Path) else name
+        raise UserError(f"{name}: ignores all {size[0]} x {size[1]} pixels: mark fewer")
+    return mask
+
+
+def find_ignored(example: Example, size: Size) -> Ignored | None:
+    """Returns the ignored pixels of an image resized to `size`; None where there are none.
+
+    What one file says is remembered for the next image. Raises: UserError as `decode_ignored`.
+    """
+    encoded = example.ignore
+    if encoded is None:
+        return None
+    shape = image_shape(example.image, example.path)
+    try:
+        if isinstance(encoded, Path) and encoded.exists():
+            stat = encoded.stat()
+            return _of_file(encoded, (stat.st_mtime_ns, stat.st_size), size, shape)
+        return _read(encoded, size, shape)
+    except UserError as error:
+        raise UserError(f"{example.path}: {error}") from error
+
+
+def fill(image: Float[np.ndarray, "h w c"], ignored: Ignored) -> Float[np.ndarray, "h w c"]:
+    """Returns the image with every ignored pixel replaced by the nearest kept one."""
+    filled = image.copy()
+    filled[ignored.mask] = image[tuple(ignored.nearest)]
+    return filled
+
+
+@lru_cache(maxsize=4)
+def _of_file(path: Path, version: tuple[int, int], size: Size, shape: Size) -> Ignored | None:
+    """Returns what a file says, which is read again when it is another `version` of it."""
+    return _read(path, size, shape)
+
+
+def _read(encoded: Encoded, size: Size, shape: Size) -> Ignored | None:
+    mask = decode_ignored(encoded, size, shape, "mask of what to ignore")
+    if not mask.any():
+        return None
+    nearest = ndimage.distance_transform_edt(mask, return_distances=False, return_indices=True)
+    return Ignored(mask, np.asarray(nearest)[:, mask])
