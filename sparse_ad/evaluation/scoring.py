@@ -140,6 +140,11 @@ def _scored_image(example: Example, batch: Batch, scores: Scores, row: int) -> S
         blank, problem = np.zeros_like(scores.map[row]), batch.problem[row]
         return ScoredImage(example, image, mask, np.nan, blank, NO_DIAGNOSTICS, problem, ignored)
     value, anomaly_map = float(scores.image[row]), np.asarray(scores.map[row])
+    if np.isnan(value) and ignored.any() and np.isfinite(anomaly_map).all():
+        raise UserError(
+            f"{example.path}: no patch lies on pixels that are not ignored (data.ignore): ignore "
+            "fewer pixels, or make patches smaller"
+        )
     if not (np.isfinite(value) and np.isfinite(anomaly_map).all()):
         raise UserError(
             f"{example.path}: score {value} or its map is not finite: look for broken pixels in "
