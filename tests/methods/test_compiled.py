@@ -74,8 +74,8 @@ def test_ignored_pixels_are_0_in_the_map_and_count_for_nothing(toy):
 
 
 def test_positions_count_by_their_influence_on_kept_pixels():
-    """Position 0 sees pixels 0 and 1, position 1 sees 1 to 3, and position 2 none."""
-    influence = jnp.array([[1.0, 0.1, 0.0, 0.0], [0.0, 0.9, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    """Position 0 colours pixel 0, and 1 hardly; position 1 pixels 1 to 3; position 2 none."""
+    influence = jnp.zeros((3, 4)).at[0, :2].set(jnp.array([1.0, 0.002])).at[1, 1:].set(1.0)
 
     def to_map(errors):
         return errors @ influence

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from sparse_ad.types import ErrorGrid, Maps, Method, Params, Scores, VectorModel, Views
 
-KEPT = 0.95  # of the influence of an error on the map: less is mostly an error of the filling
+KEPT = 0.99  # of the influence of an error on the map: all of it, but for a few pixels
 
 
 def score_grid(grid: ErrorGrid, params: Params, maps: Maps) -> Scores:
