@@ -146,3 +146,27 @@ def test_the_legend_of_latents_counts_active_units():
 def test_drawing_does_not_touch_pyplot():
     code = "import sys, sparse_ad.report.page; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_ignored_pixels_are_hatched(tmp_path):
+    """In pictures alone, over image and heat map; elsewhere they look as without ignored pixels."""
+    from matplotlib.image import imread
+
+    splits, hidden = make_splits(), np.zeros((24, 24), bool)
+    hidden[4:9, 3:20] = True
+    test = tuple(each._replace(ignore=hidden) for each in splits.test)
+    page.write_report(tmp_path / "with", *_evaluate(splits._replace(test=test), mean_image()))
+    text = (tmp_path / "with" / "report.html").read_text("utf-8")
+    assert text.count(page.HATCHED) == 3  # the figures of images that this detector has
+    inputs = np.full((24, 24, 1), 0.5), np.ones((24, 24)), Scale(0.0, 2.0, 4.0)
+    for name, ignored in (("plain", None), ("none", hidden & False), ("hatched", hidden)):
+        page.write_overlay(tmp_path / name, *inputs, ignored)
+    plain, none, hatched = (imread(tmp_path / n, "png") for n in ("plain", "none", "hatched"))
+    np.testing.assert_array_equal(plain, none)
+    np.testing.assert_array_equal(plain[~hidden], hatched[~hidden])
+    greys = np.unique(hatched[hidden][:, :3], axis=0)
+    assert len(greys) == 2 and (greys == greys[:, :1]).all()
+
+
+def test_a_report_without_ignored_pixels_does_not_mention_them(tmp_path, evaluated):
+    assert page.HATCHED not in page.write_report(tmp_path, *evaluated).read_text("utf-8")
