@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +9,7 @@ from typing import NamedTuple
 import jax
 
 from sparse_ad import data
-from sparse_ad.data.images import Images
-from sparse_ad.data.sources.folder import ignored_of
-from sparse_ad.data.sources.ignored import with_masks
+from sparse_ad.data.sources.folder import with_ignored
 from sparse_ad.data.sources.tree import SUFFIXES, list_images
 from sparse_ad.devices import check_batch, mesh
 from sparse_ad.errors import UserError, within
@@ -101,7 +98,7 @@ def predict(experiment: Experiment, workdir: Path, images: Path, output: Path) -
     """Scores a folder of images by a fitted workdir: scores.csv and heat-map overlays."""
     require_fitted(workdir, experiment)
     calibration = read_calibration(workdir / "calibration.json")
-    examples = add_ignored(experiment.data, images, list_inputs(images))
+    examples = with_ignored(experiment.data, images, list_inputs(images))
     detector = build(experiment)
     params = loop.load(experiment.setup(detector.method), workdir)
     rows, options = [], experiment.evaluation
@@ -234,13 +231,6 @@ def list_inputs(folder: Path) -> list[Example]:
         log.warning("%d files are no images and are left out", len(others))
     names = [printable(path.relative_to(folder).as_posix()) for path in paths]
     return [Example(path, 0, "", None, name, name) for path, name in zip(paths, names, strict=True)]
-
-
-def add_ignored(options: Images, folder: Path, examples: Sequence[Example]) -> list[Example]:
-    """Returns the images below a folder with their masks of what to ignore; see `ignored_of`."""
-    paths = [example.image for example in examples if isinstance(example.image, Path)]
-    with within("data"):
-        return list(with_masks(examples, ignored_of(options, folder, paths)))
 
 
 def require_directory(flag: str, path: str | None) -> Path:

@@ -1,5 +1,7 @@
 """Compiled scores where pixels are ignored: errors, maps, and independence of the batch."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from sparse_ad.methods.compiled import compile_score, warn_filled
 from sparse_ad.methods.exemplar_coding import ExemplarCoding
 from sparse_ad.methods.lifts.grid import count_positions
 from sparse_ad.methods.pca import Pca
-from sparse_ad.patches import Patches, Pool
+from sparse_ad.patches import ChannelPatches, Patches, Pool, image_map
 from sparse_ad.sparse.exemplars import ExemplarCoder
 from sparse_ad.types import PIXELS, ErrorGrid, Example
 
@@ -174,3 +176,13 @@ def test_a_detector_without_a_grid_says_once_that_filled_pixels_count(caplog):
     ]
     np.testing.assert_array_equal(scores.image, score(params, images).image)
     np.testing.assert_array_equal(scores.map, np.where(ignored, 0, images[..., 0]))
+
+
+def test_positions_of_maps_that_were_cut_and_resized():
+    """Maps of 8x8 positions, of 4 pixels each, less a border of 1: those far off count."""
+    patches = ChannelPatches(size=1, stride=1)
+    to_map = partial(image_map, patches=patches, map_shape=(6, 6), shape=(32, 32), border=1)
+    grid = ErrorGrid(lambda params, maps: maps, jnp.max, to_map)
+    ignored = jnp.zeros((32, 32), bool).at[:, :10].set(True)
+    counted = count_positions(grid, jnp.zeros((6, 6)), ignored)
+    np.testing.assert_array_equal(counted, np.broadcast_to(np.arange(6) >= 2, (6, 6)))

@@ -10,10 +10,17 @@ from pathlib import Path
 
 from sparse_ad.data.images import Images, require_fraction
 from sparse_ad.data.sources import tree
-from sparse_ad.data.sources.ignored import Masks, add_ignored, match_ignored, open_ignore, places
+from sparse_ad.data.sources.ignored import (
+    Masks,
+    add_ignored,
+    match_ignored,
+    open_ignore,
+    places,
+    with_masks,
+)
 from sparse_ad.data.sources.masks import check_masks, find_beside, match_masks
 from sparse_ad.data.split import split_test
-from sparse_ad.errors import UserError, require
+from sparse_ad.errors import UserError, require, within
 from sparse_ad.system.names import printable
 from sparse_ad.types import Example, Loaded
 
@@ -75,6 +82,16 @@ class Folder(Images):
             return loaded
         train, test = split_test(loaded.test, self.test_fraction, seed)
         return loaded._replace(train=train, test=test)
+
+
+def with_ignored(options: Images, folder: Path, examples: Sequence[Example]) -> tuple[Example, ...]:
+    """Returns new images below `folder` with their masks of what to ignore; see `ignored_of`.
+
+    Raises: as `ignored_of`, for "data.ignore".
+    """
+    paths = [example.image for example in examples if isinstance(example.image, Path)]
+    with within("data"):
+        return with_masks(examples, ignored_of(options, folder, paths))
 
 
 def ignored_of(options: Images, folder: Path, paths: Sequence[Path]) -> Masks:
