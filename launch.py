@@ -3,13 +3,19 @@
   python launch.py                                     the quickstart
   python launch.py --config=configs/sparse_patches.py --config.data.root=DIR
   python launch.py --config=configs/pca.py --help      every option of that config
-  python launch.py --mode=predict --workdir=DIR --input=FOLDER
+  python launch.py --mode=predict --workdir=DIR --input FOLDER_OR_IMAGES
+  python launch.py --mode=evaluate --workdir=DIR --input=FOLDER
   python launch.py --mode=study --config=configs/studies/zhao_karray.py --config.root=DIR
 
 --mode=run fits, evaluates and reports; fit, evaluate and predict do one part, the last two with
 the config that the workdir was fitted with. Every field of a config can be set, for example
 --config.method.coder.penalty=0.5; another data source or detector is chosen by its name, for
 example --config.data.name=elpv. The same command resumes a run that was stopped.
+
+--mode=predict scores new images: scores.csv, and what --write names. Their threshold is set by
+held-out normal images, for --config.evaluation.false_alarm_rate, or given by --threshold.
+--mode=evaluate --input=FOLDER measures the detector on other labelled images: test/<kind>, or
+folders of kinds.
 
 --mode=study runs a grid of configs, data and seeds, one cell after the other, and writes tables of
 all results beside the published ones: WORKDIR/study.md, study.html and study.json. The same command
@@ -24,7 +30,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sparse_ad.errors import UserError
-from sparse_ad.system.signals import Stopped, end_cleanly
+from sparse_ad.system.signals import Stopped, end_cleanly, leave
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to run: a file of configs/. Default: configs/quickstart.py."
@@ -32,8 +38,22 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results go. Default: runs/NAME.")
 MODES = ("run", "fit", "evaluate", "predict", "study")
 MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
-INPUT = flags.DEFINE_string("input", None, "predict: the folder of images to score.")
-OUTPUT = flags.DEFINE_string("output", None, "predict: default WORKDIR/predictions.")
+INPUT = flags.DEFINE_multi_string(
+    "input", [], "predict: images, or folders of them. evaluate: a folder of other labelled images."
+)
+OUTPUT = flags.DEFINE_string(
+    "output", None, "predict: default WORKDIR/predictions. evaluate --input: WORKDIR/evaluation."
+)
+WRITE = flags.DEFINE_list(
+    "write",
+    ["overlays"],
+    "predict: what is written for each image, beside scores.csv: overlays, maps (float, .npz), "
+    "tiff (maps of 16 bits), masks, regions (boxes and contours, .json). --write= for nothing.",
+)
+THRESHOLD = flags.DEFINE_float("threshold", None, "predict: images of larger scores are flagged.")
+PIXEL_THRESHOLD = flags.DEFINE_float(
+    "pixel_threshold", None, "predict: pixels of larger values are in masks and regions."
+)
 RECORD = flags.DEFINE_string(
     "record", None, "A file that is given a copy of results.json or study.json."
 )
@@ -41,8 +61,9 @@ HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h", "-?"}
 RESULTS = {"run": "results.json", "evaluate": "results.json", "study": "study.json"}
 
 
-def main(_) -> None:
+def main(words: list[str]) -> None:
     from sparse_ad import stages
+    from sparse_ad.prediction.run import Request, predict
     from sparse_ad.studies import run as studies
     from sparse_ad.system.command_line import require_kind
     from sparse_ad.system.files import read_json, write_json
@@ -54,14 +75,25 @@ def main(_) -> None:
     if mode == "study":
         studies.run(options, folder)
     elif mode == "predict":
-        images = stages.require_directory("input", INPUT.value)
+        request = Request(tuple(WRITE.value), THRESHOLD.value, PIXEL_THRESHOLD.value)
         output = Path(OUTPUT.value or folder / "predictions")
-        stages.predict(options, folder, images, output)
+        predict(options, folder, [*INPUT.value, *words[1:]], output, request)
+    elif mode == "evaluate" and INPUT.value:
+        output = Path(OUTPUT.value or folder / "evaluation")
+        stages.evaluate_on(options, folder, one_folder(INPUT.value), output)
+        folder = output
     else:
         work = {"run": stages.run, "fit": stages.fit, "evaluate": stages.evaluate_fitted}
         work[mode](options, folder)
     if RECORD.value and mode in RESULTS:
         write_json(RECORD.value, read_json(folder / RESULTS[mode]))
+
+
+def one_folder(given: list[str]) -> Path:
+    """Returns the folder that --input gives. Raises: UserError where there are several."""
+    if len(given) > 1:
+        raise UserError(f"--input = {', '.join(given)}: evaluate takes one folder")
+    return Path(given[0]).expanduser()
 
 
 def guarded(argv) -> None:
@@ -78,7 +110,7 @@ def guarded(argv) -> None:
         fail(error)
     except Stopped as stopped:
         tell(stopped.message)
-        raise
+        leave(stopped)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -90,6 +122,7 @@ def parse(argv: list[str]) -> list[str]:
         argv = command_line.add_config([each for each in argv if each not in HELP])
         flags.FLAGS["config"].parser = command_line.ConfigParser(argv)
         command_line.check_fields(argv)
+        flags.FLAGS.set_gnu_getopt(True)  # flags may follow words
         rest = flags.FLAGS(argv)
         if HELP & set(sys.argv):
             show_help(command_line.format_options(options_of(CONFIG.value)))

@@ -44,6 +44,11 @@ def check_batch(field: str, batch_size: int) -> None:
     require(batch_size % count == 0, field, batch_size, remedy)
 
 
+def fit_batch(batch_size: int, count: int) -> int:
+    """Returns a batch size no larger than `count` images take on these devices."""
+    return min(batch_size, -(-count // mesh().size) * mesh().size)
+
+
 def spread(images):
     """Returns images [n ...], one array or a tree, on the devices, each with a share of n."""
     return jax.device_put(images, NamedSharding(mesh(), P("data")))

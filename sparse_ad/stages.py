@@ -1,45 +1,56 @@
-"""The stages of a run: fit, calibrate, evaluate, report; and predict."""
+"""The stages of a run: fit, calibrate, evaluate, report."""
 
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from sparse_ad import data
-from sparse_ad.data.sources.folder import with_ignored
-from sparse_ad.data.sources.tree import SUFFIXES, list_images
-from sparse_ad.devices import check_batch, mesh
-from sparse_ad.errors import UserError, within
-from sparse_ad.evaluation import protocol
-from sparse_ad.evaluation.records import read_calibration, read_results, write_results, write_scores
+from sparse_ad.data.sources.folder import Folder, places_of, read_labelled, with_ignored
+from sparse_ad.data.sources.ignored import check_ignored
+from sparse_ad.devices import check_batch, fit_batch, mesh
+from sparse_ad.errors import within
+from sparse_ad.evaluation import protocol, thresholds
+from sparse_ad.evaluation.records import read_calibration, read_results, write_results
 from sparse_ad.evaluation.results import About, Calibration
 from sparse_ad.experiment import Experiment
 from sparse_ad.fitting import loop
+from sparse_ad.fitting.metrics_log import read_metrics
 from sparse_ad.fitting.record import FitRecord
 from sparse_ad.methods.compiled import Score, compile_score
 from sparse_ad.options import describe
-from sparse_ad.report.page import write_overlay, write_report
+from sparse_ad.report.page import write_report
 from sparse_ad.report.pictures import gather_pictures
 from sparse_ad.report.summary import describe_threshold, format_results
+from sparse_ad.system.environment import shorten_command
 from sparse_ad.system.files import read_json, write_json
+from sparse_ad.system.lock import locked
+from sparse_ad.system.memory import enough_memory
 from sparse_ad.system.names import printable
 from sparse_ad.system.workdir import (
     check_config,
     environment_of,
     is_finished,
     is_fitted,
-    open_workdir,
     plain,
     require_fitted,
+    working_in,
 )
-from sparse_ad.types import Example, Method, Params, Splits
+from sparse_ad.types import Method, Params, Splits
 
 log = logging.getLogger(__name__)
 
 PREDICT = "score images by --mode=predict --workdir=DIR --input=FOLDER"
+LOWER = {  # what to lower where a stage takes too much memory
+    "fit": "fit.batch_size, data.size or the size of the detector",
+    "calibrate": "evaluation.batch_size or data.size",
+}
 
 
 class Detector(NamedTuple):
@@ -47,6 +58,15 @@ class Detector(NamedTuple):
 
     method: Method
     score: Score  # compiled
+
+
+class Fitted(NamedTuple):
+    """A detector that was fitted and calibrated."""
+
+    detector: Detector
+    params: Params
+    calibration: Calibration
+    record: FitRecord
 
 
 def fit(experiment: Experiment, workdir: Path) -> None:
@@ -58,8 +78,8 @@ def fit(experiment: Experiment, workdir: Path) -> None:
     splits = load_data(experiment)
     check_config(workdir, experiment)
     loop.check_images(workdir, splits.train)  # before config.json says where they lie
-    open_workdir(workdir, experiment)
-    prepare(detector, experiment, splits, workdir)
+    with working_in(workdir, experiment):
+        prepare(detector, experiment, splits, workdir)
 
 
 def run(experiment: Experiment, workdir: Path) -> None:
@@ -72,12 +92,9 @@ def run(experiment: Experiment, workdir: Path) -> None:
     splits = load_data(experiment)
     check_config(workdir, experiment)
     loop.check_images(workdir, splits.train)
-    open_workdir(workdir, experiment)
-    params, record, calibration = prepare(detector, experiment, splits, workdir)
-    if not splits.test:
-        print(f"threshold {calibration.threshold.value:.4g}; no test images: {PREDICT}")
-        return
-    measure(detector, params, experiment, splits, calibration, record, workdir)
+    with working_in(workdir, experiment):
+        params, record, calibration = prepare(detector, experiment, splits, workdir)
+        measure(Fitted(detector, params, calibration, record), experiment, splits, workdir)
 
 
 def evaluate_fitted(experiment: Experiment, workdir: Path) -> None:
@@ -85,37 +102,43 @@ def evaluate_fitted(experiment: Experiment, workdir: Path) -> None:
     require_fitted(workdir, experiment)
     detector = build(experiment)
     splits = load_data(experiment)
-    if not splits.test:
-        raise UserError(f"data: no test images to evaluate; {PREDICT}")
     params = loop.load(experiment.setup(detector.method), workdir, splits.train)
-    open_workdir(workdir, experiment)
-    record = read_json(workdir / "fit.json", FitRecord)
-    calibration = calibrate(detector, params, experiment, splits, workdir)
-    measure(detector, params, experiment, splits, calibration, record, workdir)
+    with working_in(workdir, experiment):
+        record = read_json(workdir / "fit.json", FitRecord)
+        calibration = calibrate(detector, params, experiment, splits, workdir)
+        measure(Fitted(detector, params, calibration, record), experiment, splits, workdir)
 
 
-def predict(experiment: Experiment, workdir: Path, images: Path, output: Path) -> None:
-    """Scores a folder of images by a fitted workdir: scores.csv and heat-map overlays."""
+def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Path) -> None:
+    """Evaluates a fitted workdir on other labelled images; results and report go to `output`.
+
+    `folder` holds test/<kind>, or folders of kinds. The threshold is that of the fit, or, for
+    another `evaluation.false_alarm_rate`, set anew from its calibration scores.
+    """
+    with stage("data"), within("input"):
+        normal = getattr(experiment.data, "normal", Folder.normal)
+        _, test, left_out = read_labelled(folder, normal, places_of(experiment.data))
+        data.warn_of_unused(left_out)
+    test = with_ignored(experiment.data, folder, test)
+    check_ignored(test, experiment.data.size)
+    fitted = load_fitted(experiment, workdir)
+    with locked("output", output):
+        measure(fitted, experiment, Splits((), (), test, left_out), workdir, output, folder)
+
+
+def load_fitted(experiment: Experiment, workdir: Path) -> Fitted:
+    """Returns the detector of a fitted workdir, with the threshold that the experiment asks for.
+
+    Raises: UserError where the workdir holds no finished fit of this experiment.
+    """
     require_fitted(workdir, experiment)
     calibration = read_calibration(workdir / "calibration.json")
-    examples = with_ignored(experiment.data, images, list_inputs(images))
     detector = build(experiment)
     params = loop.load(experiment.setup(detector.method), workdir)
-    rows, options = [], experiment.evaluation
-    with stage("predict"):
-        for image in protocol.predict(
-            detector.score, params, examples, calibration, experiment.data, options
-        ):
-            rows.append(image.row)
-            if image.problem:
-                log.warning("skipped: %s", image.problem)
-            else:
-                path = output / "overlays" / f"{image.row.path}.png"
-                write_overlay(path, image.image, image.map, calibration.scale, image.ignored)
-        write_scores(output / "scores.csv", rows)
-    flagged = sum(bool(row.flagged) for row in rows)
-    places = printable(f"{output / 'scores.csv'}, {output / 'overlays'}")
-    print(f"{flagged} of {len(rows)} images flagged: {places}")
+    record = read_json(workdir / "fit.json", FitRecord)
+    scores = np.array([each.score for each in calibration.scores])
+    threshold = thresholds.set_threshold(scores, experiment.evaluation.false_alarm_rate)
+    return Fitted(detector, params, calibration._replace(threshold=threshold), record)
 
 
 def build(experiment: Experiment) -> Detector:
@@ -167,7 +190,11 @@ def calibrate(
     """Sets the threshold on held-out normal images; written to calibration.json."""
     with stage("calibrate"):
         calibration = protocol.calibrate(
-            detector.score, params, splits.calibration, experiment.data, experiment.evaluation
+            detector.score,
+            params,
+            splits.calibration,
+            experiment.data,
+            options_for(experiment, splits),
         )
     write_json(workdir / "calibration.json", calibration)
     for image in calibration.skipped:
@@ -178,23 +205,26 @@ def calibrate(
 
 
 def measure(
-    detector: Detector,
-    params: Params,
+    fitted: Fitted,
     experiment: Experiment,
     splits: Splits,
-    calibration: Calibration,
-    record: FitRecord,
     workdir: Path,
+    output: Path | None = None,
+    other: Path | None = None,
 ) -> None:
-    """Evaluates on the test images and writes results and report."""
-    method, score = detector
-    images, options = experiment.data, experiment.evaluation
+    """Evaluates on the test images; writes results and report to `output`, the default the workdir.
+
+    `other`: the folder of the test images, where they are not those of the experiment.
+    """
+    (method, score), params, calibration, record = fitted
+    images, options = experiment.data, options_for(experiment, splits)
     about = About(
         experiment.name,
         plain(experiment),
         environment_of(experiment),
         record,
         method.features.identity,  # the hash of the weights is in it
+        shorten_command([str(other)]) if other else "",
     )
     with stage("evaluate"):
         results, rows = protocol.evaluate(
@@ -204,39 +234,28 @@ def measure(
         info = results.score_info.items()
         log.info("scoring: %s", ", ".join(f"{name} {value:.4g}" for name, value in info))
     with stage("report"):
-        pictures = gather_pictures(
-            method, score, params, splits.test, rows, images, options.batch_size
-        )
-        path = write_report(workdir, results, rows, pictures)
-    write_results(workdir, results, rows)  # last: their presence says "finished"
+        shown = protocol.measured_images(splits)
+        pictures = gather_pictures(method, score, params, shown, rows, images, options.batch_size)
+        metrics = read_metrics(workdir / "metrics.jsonl")
+        path = write_report(output or workdir, results, rows, pictures, metrics)
+    write_results(output or workdir, results, rows)  # last: their presence says "finished"
     print(format_results(results))
+    if not splits.test:
+        print(f"no test images: {PREDICT}")
     print(f"report: {printable(path)}")
 
 
+def options_for(experiment: Experiment, splits: Splits) -> protocol.Evaluation:
+    """Returns the options of the evaluation, with batches no larger than the parts of the data."""
+    options, most = experiment.evaluation, max(len(splits.calibration), len(splits.test))
+    return replace(options, batch_size=fit_batch(options.batch_size, most))
+
+
 @contextmanager
-def stage(name: str):
-    """Logs how long a stage took."""
+def stage(name: str) -> Iterator[None]:
+    """Logs how long a stage took. Raises: UserError that says what to lower, without memory."""
     start = time.monotonic()
     log.info("%s ...", name)
-    yield
+    with enough_memory(name, LOWER.get(name, LOWER["calibrate"])):
+        yield
     log.info("%s took %.1f s", name, time.monotonic() - start)
-
-
-def list_inputs(folder: Path) -> list[Example]:
-    """Returns the images below a folder, to be scored. Raises: UserError where there is none."""
-    paths, others = list_images(folder)
-    if not paths:
-        raise UserError(f"{folder}: no images; give a folder of {' '.join(SUFFIXES)} files")
-    if others:
-        log.warning("%d files are no images and are left out", len(others))
-    names = [printable(path.relative_to(folder).as_posix()) for path in paths]
-    return [Example(path, 0, "", None, name, name) for path, name in zip(paths, names, strict=True)]
-
-
-def require_directory(flag: str, path: str | None) -> Path:
-    """Returns a path that must be an existing folder. Raises: UserError naming the flag."""
-    if not path:
-        raise UserError(f"--{flag}: is missing; give a folder that holds images")
-    if not Path(path).is_dir():
-        raise UserError(f"--{flag} = {path!r}: is not a folder; give one that holds images")
-    return Path(path)

@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.folders import contents
 from helpers.launching import final_state
 from helpers.made_up import write_image
 
@@ -17,6 +16,8 @@ from sparse_ad.evaluation.protocol import Evaluation
 from sparse_ad.experiment import Experiment
 from sparse_ad.fitting.setup import Fit
 from sparse_ad.methods.pca import Pca
+from sparse_ad.prediction.predictor import Predictor
+from sparse_ad.prediction.run import Request, predict
 
 SIZE = 32
 LABEL = np.s_[2:14, 4:16]  # where the label is that must not count
@@ -116,23 +117,63 @@ def test_pixel_metrics_leave_out_what_is_ignored(runs):
     assert pixel["auroc"]["value"] > 0.99
 
 
+def scores_and_files(run, given, output, kinds=("overlays", "maps", "masks")):
+    options = experiment(run / "set", ignore=str(run / "set" / "label.png"))
+    predict(options, run / "work", [str(given)], output, Request(kinds))
+    files = [path for path in sorted(output.rglob("*")) if path.parent != output and path.is_file()]
+    return scores(output), [path.read_bytes() for path in files]
+
+
 def test_predictions_ignore_the_same_pixels(runs):
-    """Images of the test set again; what is below the label is nowhere to be seen in a picture."""
+    """Images of the test set again; what is below the label is nowhere to be seen in a file."""
     for run in runs:
-        shutil.copy(run / "set" / "label.png", run / "set" / "test" / "label.png")
-        options = experiment(run / "set", ignore=str(run / "set" / "test" / "label.png"))
-        stages.predict(options, run / "work", run / "set" / "test", run / "new")
-    predicted, measured = scores(runs[0] / "new"), scores(runs[0] / "work")
-    assert predicted == scores(runs[1] / "new") and len(predicted) == len(measured)  # no label.png
-    assert all(measured[f"test/{path}"]["score"] == row["score"] for path, row in predicted.items())
-    pictures = [contents(run / "new" / "overlays").values() for run in runs]
-    assert list(pictures[0]) == list(pictures[1])
+        shutil.copytree(run / "set" / "test", run / "new")
+    one, other = (scores_and_files(run, run / "new", run / "out") for run in runs)
+    assert one == other and len(one[1]) == 3 * 9
+    measured = scores(runs[0] / "work")
+    for path, row in one[0].items():
+        assert row["score"] == measured[f"test/{path}"]["score"]
+    maps = np.load(runs[0] / "out" / "maps" / "outside" / "100.npz")["map"]
+    assert maps[OUTSIDE].min() > 0 and not maps[LABEL].any()
+
+
+def test_the_mask_is_not_scored(runs, tmp_path):
+    rows, _ = scores_and_files(runs[0], runs[0] / "set", tmp_path / "out", ())
+    assert "test/good/100.png" in rows and "label.png" not in rows
+    with pytest.raises(UserError, match=r"label\.png: is all that is given \(data\.ignore\); give"):
+        scores_and_files(runs[0], runs[0] / "set" / "label.png", tmp_path / "none")
+
+
+def test_predictions_in_memory_ignore_the_same_pixels(runs):
+    predictors = [Predictor(run / "work") for run in runs]
+    images = [[texture(100, label, 3.0)] * 2 for label in (1, 2)]
+    one, other = (each.predict(some) for each, some in zip(predictors, images, strict=True))
+    expected = float(scores(runs[0] / "work")["test/good/100.png"]["score"])
+    assert one.score.tolist() == other.score.tolist() == [expected] * 2
+    np.testing.assert_array_equal(one.maps[0], other.maps[0])
+    assert not one.maps[0][LABEL].any()
+    with pytest.raises(
+        UserError, match=r"image 0: .*label\.png: mask is 32x32 and its image is 8x8"
+    ):
+        predictors[0].predict([np.zeros((8, 8), np.uint8)])
+
+
+def test_other_labelled_images_are_evaluated_without_ignored_pixels(runs, tmp_path):
+    options = experiment(runs[0] / "set", ignore=str(runs[0] / "set" / "label.png"))
+    stages.evaluate_on(options, runs[0] / "work", runs[0] / "set" / "test", tmp_path / "out")
+    measured = scores(runs[0] / "work")
+    for path, row in scores(tmp_path / "out").items():
+        assert row["score"] == measured[f"test/{path}"]["score"]
+    write_image(tmp_path / "kinds" / "good" / "0.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"^good/0\.png: .*label\.png: mask is 32x32"):
+        stages.evaluate_on(options, runs[0] / "work", tmp_path / "kinds", tmp_path / "no")
 
 
 def test_predictions_need_the_masks(runs, tmp_path):
     options = experiment(runs[0] / "set", ignore=str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"^data\.ignore = '.*none': no such file or folder"):
-        stages.predict(options, runs[0] / "work", runs[0] / "set" / "test", tmp_path / "new")
+        given = [str(runs[0] / "set" / "test")]
+        predict(options, runs[0] / "work", given, tmp_path / "new", Request())
 
 
 def test_other_masks_are_another_training_set(runs):

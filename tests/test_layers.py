@@ -20,6 +20,7 @@ GROUPS = (  # from the bottom up; the longest name that fits a module counts
     ("experiment",),
     ("system.workdir", "system.command_line"),
     ("stages",),
+    ("prediction",),
     ("studies",),
 )
 RANKS = {name: rank for rank, names in enumerate(GROUPS) for name in names}

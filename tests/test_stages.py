@@ -2,15 +2,20 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
-from helpers.launching import toy_experiment
-from helpers.toy import ToyDetector
+from helpers.folders import contents
+from helpers.launching import changed, toy_experiment
+from helpers.made_up import noise, write_image
+from helpers.toy import ToyDetector, mean_image
 
 from sparse_ad import stages
+from sparse_ad.errors import UserError
 from sparse_ad.experiment import read_experiment
 from sparse_ad.methods import METHODS
+from sparse_ad.prediction.run import Request, predict
 from sparse_ad.system import workdir
 
 
@@ -29,7 +34,7 @@ def test_a_new_detector_is_fitted_evaluated_and_predicts(experiment, tmp_path, c
     results = json.loads((work / "results.json").read_text())
     assert results["config"]["method"]["name"] == "toy"
     assert results["config"]["method"].keys() == {"name", "rate", "pool"}  # its own fields alone
-    stages.predict(experiment, work, tmp_path / "images" / "test" / "crack", out)
+    predict(experiment, work, [str(tmp_path / "images" / "test" / "crack")], out, Request(()))
     with (out / "scores.csv").open() as file:
         predicted = {f"test/crack/{row['path']}": row["score"] for row in csv.DictReader(file)}
     with (work / "scores.csv").open() as file:
@@ -50,3 +55,86 @@ def test_a_config_read_back_from_a_workdir_runs_on(experiment, tmp_path):
     stages.fit(experiment, tmp_path / "work")
     config = workdir.read_config(tmp_path / "work")
     assert read_experiment(config) == experiment
+
+
+def without_test(experiment, tmp_path):
+    for name in ("test", "ground_truth"):
+        shutil.rmtree(tmp_path / "images" / name)
+    return experiment
+
+
+def test_normal_images_alone_end_in_a_report_of_those_held_out(experiment, tmp_path, capsys):
+    work = tmp_path / "work"
+    stages.run(without_test(experiment, tmp_path), work)
+    assert workdir.is_finished(work, experiment)
+    results = json.loads((work / "results.json").read_text())
+    assert results["counts"] == {
+        **{"train": 4, "calibration": 1},
+        **{"test_normal": 0, "test_anomalous": 0, "test_skipped": 0},
+    }
+    assert results["image"]["auroc"]["reason"] == "no test images"
+    page = (work / "report.html").read_text()
+    assert "no test images: all that is shown are the held-out normal images" in page
+    assert "--mode=predict" in capsys.readouterr().out
+    (work / "results.json").unlink()
+    stages.evaluate_fitted(experiment, work)
+    assert workdir.is_finished(work, experiment)
+
+
+@pytest.mark.parametrize("layout", ["test", "kinds"])
+def test_a_fitted_run_is_measured_on_other_images(experiment, tmp_path, layout):
+    """With the threshold of its calibration; its own results stay."""
+    work, out = tmp_path / "work", tmp_path / "out"
+    stages.run(experiment, work)
+    before = contents(work)
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "images", other)
+    shutil.rmtree(other / "train")
+    if layout == "kinds":
+        for path in (other / "test").iterdir():
+            path.rename(other / path.name)
+        (other / "test").rmdir()
+    write_image(other / "scratch.txt.png", noise(3))  # in no folder of a kind
+    shutil.copytree(other / ("test/crack" if layout == "test" else "crack"), other / "x" / "y")
+    if layout == "test":
+        (other / "x").rename(other / "test" / "x")
+    stages.evaluate_on(experiment, work, other, out)
+    assert contents(work) == before
+    results = json.loads((out / "results.json").read_text())
+    own = json.loads((work / "results.json").read_text())
+    assert results["kinds"].keys() == {"crack", "x"}
+    assert results["threshold"] == own["threshold"] and results["counts"]["train"] == 4
+    assert results["other"].endswith("other") and own["other"] == ""
+    assert results["image"]["r1"] == own["image"]["r1"]
+    assert [each["count"] for each in results["left_out"]] == [1]
+    assert "other" in (out / "report.html").read_text()
+
+
+def test_other_images_need_folders_of_kinds(experiment, tmp_path):
+    stages.fit(experiment, tmp_path / "work")
+    for folder in (tmp_path / "images" / "train" / "good", tmp_path / "none"):
+        with pytest.raises(UserError, match=f"{folder}"):
+            stages.evaluate_on(experiment, tmp_path / "work", folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_batches_are_no_larger_than_the_data(experiment, tmp_path, monkeypatch):
+    """On the devices of the tests: 8 rows for 4 images."""
+    sizes, extract = [], mean_image().features.extract
+
+    def noted(images):
+        sizes.append(len(images))
+        return extract(images)
+
+    build = ToyDetector.build
+
+    def counting(self, features, shape):
+        return build(self, features._replace(extract=noted), shape)
+
+    monkeypatch.setattr(ToyDetector, "build", counting)
+    large = changed(experiment, fit__batch_size=80000, evaluation__batch_size=80000)
+    stages.run(large, tmp_path / "work")
+    assert set(sizes) == {80000, 8}  # of the first only the shape is computed
+    results = json.loads((tmp_path / "work" / "results.json").read_text())
+    assert results["config"]["fit"]["batch_size"] == 80000 and results["cost"]["batch_size"] == 8
+    assert results["fit"]["steps"] == 3

@@ -10,7 +10,7 @@ from sparse_ad.data.sources.ham10000 import Ham10000
 from sparse_ad.data.split import draw, hold_out
 from sparse_ad.errors import UserError
 from sparse_ad.options import name_of
-from sparse_ad.types import Splits
+from sparse_ad.types import LeftOut, Splits
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +35,20 @@ def load(source: Source, seed: int) -> Splits:
     data that are missing or malformed.
     """
     train, test, left_out = source.load(seed)
-    if left_out:
-        log.warning(
-            "%d files are not used: %s",
-            sum(each.count for each in left_out),
-            "; ".join(f"{each.count} {each.reason}, such as {each.example}" for each in left_out),
-        )
+    warn_of_unused(left_out)
     if source.limit:
         train = draw(train, source.limit, seed)
     if not train:
         raise UserError(f"{name_of(source, SOURCES)}: no training images; give normal images")
     train, calibration = hold_out(train, source.calibration_fraction, seed, "calibration")
     return Splits(train, calibration, test, left_out)
+
+
+def warn_of_unused(left_out: tuple[LeftOut, ...]) -> None:
+    """Warns of files that are not used, once for all."""
+    if left_out:
+        log.warning(
+            "%d files are not used: %s",
+            sum(each.count for each in left_out),
+            "; ".join(f"{each.count} {each.reason}, such as {each.example}" for each in left_out),
+        )

@@ -84,6 +84,13 @@ def image_shape(encoded: Encoded, name: str = "image") -> tuple[int, int]:
         return image.height, image.width
 
 
+def resize(
+    anomaly_map: Float[np.ndarray, "h w"], size: tuple[int, int]
+) -> Float[np.ndarray, "h2 w2"]:
+    """Returns an anomaly map resized to (height, width), bilinear and antialiased."""
+    return _resize(anomaly_map.astype(np.float32).T, size, Image.Resampling.BILINEAR)
+
+
 def check_mask_shape(mask: tuple[int, int], image: tuple[int, int], name: str) -> None:
     """Raises UserError unless a mask and its image have the same (height, width)."""
     if tuple(mask) != tuple(image):

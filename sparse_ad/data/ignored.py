@@ -38,6 +38,22 @@ def decode_ignored(encoded: Encoded, size: Size, shape: Size, name: str) -> Bool
     return mask
 
 
+def clear_ignored(
+    example: Example, anomaly_map: Float[np.ndarray, "h w"]
+) -> Float[np.ndarray, "h w"]:
+    """Returns the map of an image, of any size, with 0 where the image is ignored."""
+    ignored = ignored_at(example, anomaly_map.shape)
+    return anomaly_map if ignored is None else np.where(ignored, np.float32(0), anomaly_map)
+
+
+def ignored_at(example: Example, size: Size) -> Bool[np.ndarray, "h w"] | None:
+    """Returns which pixels of an image resized to `size` are ignored; None without a mask."""
+    if example.ignore is None:
+        return None
+    shape = image_shape(example.image, example.path)
+    return decode_ignored(example.ignore, size, shape, "mask of what to ignore")
+
+
 def find_ignored(example: Example, size: Size) -> Ignored | None:
     """Returns the ignored pixels of an image resized to `size`; None where there are none.
 

@@ -2,21 +2,24 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from sparse_ad.data.images import Images
 from sparse_ad.errors import UserError, require
 from sparse_ad.evaluation import image_metrics, pixel_metrics, thresholds
+from sparse_ad.evaluation.bootstrap import undefined
 from sparse_ad.evaluation.results import (
     About,
     Calibration,
     CalibrationScore,
     Counts,
+    ImageMetrics,
+    Oracle,
     PixelMetrics,
     Results,
     Scale,
@@ -34,6 +37,12 @@ from sparse_ad.methods.compiled import Score
 from sparse_ad.types import Example, Params, Splits
 
 NO_MAP = np.zeros((0, 0), np.float32)
+NO_TEST = undefined("no test images")
+NO_QUALITY = {  # the fields of Results that are measured on image scores, without test images
+    "image": ImageMetrics(NO_TEST, NO_TEST, NO_TEST, NO_TEST),
+    "kinds": {},
+    "oracle": Oracle(None, None),
+}
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +51,8 @@ log = logging.getLogger(__name__)
 class Evaluation:
     """How a fitted detector is calibrated and measured."""
 
-    batch_size: int = 8  # images scored in one call; a multiple of the number of devices
+    # images scored in one call, all where there are fewer; a multiple of the number of devices
+    batch_size: int = 8
     false_alarm_rate: float = 0.05  # fraction of normal images that may be flagged, 0..1
     bootstrap: int = 1000  # resamples behind every interval
     max_unreadable: float = 0.05  # fraction of images that may be unreadable; more are an error
@@ -54,16 +64,6 @@ class Evaluation:
         require(0 < rate < 1, "false_alarm_rate", rate, f"{fraction}, both excluded")
         require(self.bootstrap >= 1, "bootstrap", self.bootstrap, "must be at least 1")
         require(0 <= unreadable <= 1, "max_unreadable", unreadable, fraction)
-
-
-class Prediction(NamedTuple):
-    """The scores of one new image."""
-
-    row: ScoreRow  # score and flagged are None where the image could not be read
-    image: Float[np.ndarray, "h w c"]  # 0..1
-    map: Float[np.ndarray, "h w"]
-    problem: str  # why it could not be read; "" if it could
-    ignored: Bool[np.ndarray, "h w"]  # pixels that were filled in
 
 
 class Measured(NamedTuple):
@@ -93,12 +93,15 @@ def calibrate(
             maxima.append(np.max(kept))
         scored.append(_without_pixels(image))
     skipped = check_readable(scored, options.max_unreadable)
-    scores = [(image.example.path, image.score) for image in scored if not image.problem]
+    readable = [image for image in scored if not image.problem]
+    scores = [(image.example.path, image.score) for image in readable]
     rate = options.false_alarm_rate
     return Calibration(
         threshold=thresholds.set_threshold(np.array([score for _, score in scores]), rate),
         scale=set_scale(np.array(medians), np.array(maxima), rate),
-        scores=tuple(CalibrationScore(*each) for each in scores),
+        scores=tuple(
+            CalibrationScore(*each, float(peak)) for each, peak in zip(scores, maxima, strict=True)
+        ),
         skipped=skipped,
         compile_seconds=measure_costs(seconds, options.batch_size, params).compile_seconds,
         evaluation=dataclasses.asdict(options),
@@ -134,31 +137,35 @@ def evaluate(
     """Measures the detector on the test images at the threshold of `calibration`.
 
     Only `oracle` has seen test labels before it decided anything. `seed`: of the bootstrap.
+    Without test images metrics are undefined, and the rows are those of the calibration images.
 
     Returns: results, and a row for each image that could be read.
-    Raises: UserError without test images, with too many unreadable ones (or a whole class), or
-    scores not finite.
+    Raises: UserError with too many unreadable images (or a whole class), or scores not finite.
     """
-    if not splits.test:
-        raise UserError("no test images: check data.name and data.root")
-    measured = measure(score, params, splits.test, calibration.scale.low, images, options, seed)
+    examples = measured_images(splits)
+    measured = measure(score, params, examples, calibration.scale.low, images, options, seed)
     rows = [_row(image, calibration.threshold.value) for image in measured.readable]
     cost = measure_costs(measured.seconds, options.batch_size, params)
     # Where calibration ran in this process, it was the one that waited for the compiler.
     compiling = max(cost.compile_seconds, calibration.compile_seconds)
     results = Results(
         **about._asdict(),
-        counts=_count(splits, calibration, rows, measured.skipped),
+        counts=_count(about.fit.images, calibration, rows if splits.test else [], measured.skipped),
         threshold=calibration.threshold,
         scale=calibration.scale,
-        **_image_quality(rows, options.bootstrap, seed),
+        **(_image_quality(rows, options.bootstrap, seed) if splits.test else NO_QUALITY),
         pixel=measured.pixel,
         score_info=summarise_info([image.info for image in measured.readable]),
         cost=cost._replace(compile_seconds=compiling),
-        skipped=calibration.skipped + measured.skipped,
+        skipped=calibration.skipped + (measured.skipped if splits.test else ()),
         left_out=splits.left_out,
     )
     return results, rows
+
+
+def measured_images(splits: Splits) -> tuple[Example, ...]:
+    """Returns the images that are measured: the test images, or else the calibration images."""
+    return splits.test or splits.calibration
 
 
 def measure(
@@ -196,34 +203,6 @@ def measure(
     return Measured(readable, skipped, pixel._replace(left_out=left_out), seconds)
 
 
-def predict(
-    score: Score,
-    params: Params,
-    examples: Sequence[Example],
-    calibration: Calibration,
-    images: Images,
-    options: Evaluation,
-) -> Iterator[Prediction]:
-    """Scores new images one after the other, flagged at the threshold of the calibration scores.
-
-    That is for the false-alarm rate of `options`, which need not be the one evaluated with. Labels
-    are ignored. Raises: UserError without images, when none can be read, or when a score is not
-    finite.
-    """
-    if not examples:
-        raise UserError("no images to predict: give a folder that holds images")
-    scores = np.array([each.score for each in calibration.scores])
-    threshold = thresholds.set_threshold(scores, options.false_alarm_rate).value
-    problem, readable = "", 0
-    batches = images, options.batch_size
-    for image in score_images(score, params, examples, *batches, "predict"):
-        readable, problem = readable + (not image.problem), problem or image.problem
-        row = _row(image, threshold)._replace(kind=None, group=None, label=None)
-        yield Prediction(row, image.image, image.map, image.problem, image.ignored)
-    if not readable:
-        raise UserError(f"none of {len(examples)} images can be read (first: {problem})")
-
-
 def _image_quality(rows: Sequence[ScoreRow], resamples: int, seed: int) -> dict[str, Any]:
     """The fields of Results that are measured on image scores: image, kinds, oracle."""
     label, score, group, kind = (
@@ -252,11 +231,11 @@ def _row(image: ScoredImage, threshold: float) -> ScoreRow:
 
 
 def _count(
-    splits: Splits, calibration: Calibration, rows: Sequence[ScoreRow], skipped: Sequence[Skipped]
+    train: int, calibration: Calibration, rows: Sequence[ScoreRow], skipped: Sequence[Skipped]
 ) -> Counts:
     anomalous = sum(row.label == 1 for row in rows)
     return Counts(
-        train=len(splits.train),
+        train=train,
         calibration=calibration.threshold.calibration_images,
         test_normal=len(rows) - anomalous,
         test_anomalous=anomalous,

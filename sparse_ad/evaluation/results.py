@@ -34,10 +34,11 @@ class Scale(NamedTuple):
 
 
 class CalibrationScore(NamedTuple):
-    """The score of one calibration image."""
+    """The scores of one calibration image."""
 
     path: str
     score: float
+    peak: float  # the largest value of its anomaly map
 
 
 class Skipped(NamedTuple):
@@ -167,6 +168,7 @@ class About(NamedTuple):
     environment: dict[str, Any]  # seed, commit, versions, device
     fit: FitRecord
     features: str  # identity of the features: weights and preprocessing
+    other: str = ""  # the folder of the test images, where they are not those of the config
 
 
 class Results(NamedTuple):
@@ -188,3 +190,4 @@ class Results(NamedTuple):
     skipped: tuple[Skipped, ...]  # calibration and test images
     left_out: tuple[LeftOut, ...] = ()  # files of the data set that are not used
     features: str = ""
+    other: str = ""  # the folder of the test images, where they are not those of the config

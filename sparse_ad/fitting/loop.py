@@ -46,6 +46,7 @@ def fit(setup: Setup, examples: Sequence[Example], workdir: Path) -> tuple[Param
     images than the checkpoint saw; `Stopped` on a signal, after saving a checkpoint.
     """
     check_batch("fit.batch_size", setup.options.batch_size)
+    setup = setup.for_images(len(examples))
     steps = setup.steps(len(examples))
     with closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
         progress = _restore(setup, checkpoints, examples)
@@ -63,7 +64,8 @@ def load(setup: Setup, workdir: Path, examples: Sequence[Example] | None = None)
     Raises: UserError where there is none, or where `examples`, the training images of now, are not
     those that it was made with: the held-out ones may then be among them.
     """
-    steps = read_json(workdir / "fit.json", FitRecord).steps
+    record = read_json(workdir / "fit.json", FitRecord)
+    setup, steps = setup.for_images(record.images), record.steps
     with closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
         if checkpoints.latest() != steps:
             raise UserError(
@@ -118,7 +120,7 @@ def _continue(
         progress = Progress(0, replicate(state), 0.0)
     saved_at, pace = time.monotonic(), Pace(min(CALL_SECONDS, between))
     bar = tqdm(total=steps, initial=progress.step, desc="fit", unit="step")
-    asked = False  # polled once per iteration; a later signal is handled in the next one
+    asked = 0  # polled once per iteration; a later signal is handled in the next one
     with StopSignals() as stop, bar, closing(log):
         while progress.step < steps and not asked:
             most = min(pace.steps, steps - progress.step)
@@ -126,14 +128,14 @@ def _continue(
             pace.note(log.add(progress.step + 1, info, taken))
             progress = Progress(progress.step + taken, state, progress.seconds)
             bar.update(taken)
-            due, asked = time.monotonic() - saved_at > between, bool(stop.asked)
+            due, asked = time.monotonic() - saved_at > between, stop.asked()
             if due or asked or progress.step == steps:
                 log.sync()  # first: a step that went wrong is not saved
                 progress = progress._replace(seconds=time.monotonic() - started)
                 _save(checkpoints, progress, examples)
                 saved_at = time.monotonic()
-    if stop.asked:
-        raise Stopped(stop.asked, f"stopped at step {progress.step} of {steps}, checkpoint saved")
+    if stop.noted:
+        raise Stopped(stop.noted, f"stopped at step {progress.step} of {steps}, checkpoint saved")
     return progress
 
 

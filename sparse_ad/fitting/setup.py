@@ -1,13 +1,14 @@
 """What a fit needs to know: the detector, how images are read, the schedule, the seed."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from sparse_ad.data.images import Images
+from sparse_ad.devices import fit_batch
 from sparse_ad.errors import require
 from sparse_ad.types import Key, Method, State
 
@@ -16,7 +17,8 @@ from sparse_ad.types import Key, Method, State
 class Fit:
     """The schedule of a fit. A network's learning rate is an option of its detector."""
 
-    batch_size: int = 16  # images in a step; a multiple of the number of devices
+    # images in a step, all where there are fewer; a multiple of the number of devices
+    batch_size: int = 16
     epochs: float = 4.0  # over the training images; may be a fraction
     checkpoint_seconds: float = 60.0  # between two checkpoints; 0: after every step
     # decoded images, in GB, that stay on the devices; larger sets are streamed; 0: always streamed
@@ -54,6 +56,11 @@ class Setup(NamedTuple):
     def steps(self, count: int) -> int:
         """Returns how many batches the epochs over `count` images take."""
         return self.options.steps(count)
+
+    def for_images(self, count: int) -> "Setup":
+        """Returns the fit on `count` images, with batches no larger than that."""
+        size = fit_batch(self.options.batch_size, count)
+        return self._replace(options=replace(self.options, batch_size=size))
 
     def keys(self) -> tuple[Key, Key, Key]:
         """Returns the keys of the beginning, of all steps, and of the end of the fit."""

@@ -47,7 +47,7 @@ def draw_histogram(rows: Sequence[ScoreRow], threshold: float) -> Figure:
             of_class, histtype="step", linewidth=1.5, linestyle="-" if label else "--", **style
         )
     axes.axvline(threshold, color="black", linewidth=1.5, label=f"threshold {threshold:.4g}")
-    axes.set(xlabel="image score", ylabel="test images", xscale="log" if wide else "linear")
+    axes.set(xlabel="image score", ylabel="images", xscale="log" if wide else "linear")
     axes.locator_params(axis="y", integer=True)
     add_legend(figure, axes)
     return figure

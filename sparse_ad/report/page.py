@@ -1,27 +1,20 @@
 """The report of a run: figures, and one self-contained page that holds them."""
 
 import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
 
-from sparse_ad.evaluation.results import Results, Scale, ScoreRow
-from sparse_ad.fitting.metrics_log import read_metrics
+from sparse_ad.evaluation.results import Results, ScoreRow
 from sparse_ad.nets.losses import ACTIVE
-from sparse_ad.report import curves, figures, heatmaps, html, layer_figures, summary
+from sparse_ad.report import curves, figures, html, layer_figures, summary
 from sparse_ad.report.pictures import SAMPLED, Picture, Pictures
 from sparse_ad.system.files import write_bytes, write_text
 
 FIGURES = {  # file -> caption
-    "histogram": (
-        "Scores of normal and anomalous test images. Images right of the line are flagged."
-    ),
+    "histogram": ("Scores of normal and anomalous images. Images right of the line are flagged."),
     "roc": "ROC curve over all thresholds, and the point of the threshold used.",
     "worst": (
         "The highest-scored normal and the lowest-scored anomalous images. The outline is the "
@@ -75,18 +68,26 @@ class Embedded(NamedTuple):
 
 
 def write_report(
-    workdir: Path | str, results: Results, rows: Sequence[ScoreRow], pictures: Pictures
+    folder: Path | str,
+    results: Results,
+    rows: Sequence[ScoreRow],
+    pictures: Pictures,
+    metrics: Sequence[dict[str, Any]] = (),
 ) -> Path:
-    """Writes figures/*.png and report.html, which holds them; returns the path of the page."""
-    workdir = Path(workdir)
+    """Writes figures/*.png and report.html, which holds them; returns the path of the page.
+
+    `metrics`: of the steps of the fit, as `fitting.metrics_log.read_metrics` reads them.
+    """
+    folder = Path(folder)
     drawn = _draw(results, rows, pictures)
-    drawn["curves"] = curves.draw_curves(read_metrics(workdir / "metrics.jsonl"))
-    folder, hatched = workdir / "figures", any(picture.ignored.any() for picture in every(pictures))
+    drawn["curves"] = curves.draw_curves(metrics)
+    hatched = any(picture.ignored.any() for picture in every(pictures))
     page = html.render(
         "report",
         results=results,
-        figures=_write_figures(folder, drawn, FIGURES, hatched),
-        layer_figures=_write_figures(folder, drawn, LAYER_FIGURES, hatched),
+        tested=summary.is_tested(results),
+        figures=_write_figures(folder / "figures", drawn, FIGURES, hatched),
+        layer_figures=_write_figures(folder / "figures", drawn, LAYER_FIGURES, hatched),
         quality=summary.list_metrics(results),
         promise=summary.describe_threshold(results.threshold),
         costs=summary.list_costs(results.cost),
@@ -95,26 +96,8 @@ def write_report(
         fit=list(summary.flatten(results.fit._asdict())),
         environment=list(summary.flatten(results.environment)),
     )
-    write_text(workdir / "report.html", page)
-    return workdir / "report.html"
-
-
-def write_overlay(
-    path: Path | str,
-    image: Float[np.ndarray, "h w c"],
-    anomaly_map: Float[np.ndarray, "h w"],
-    scale: Scale,
-    ignored: Bool[np.ndarray, "h w"] | None = None,
-) -> None:
-    """Writes the heat map over the image as PNG, on the scale that calibration set.
-
-    Ignored pixels are hatched.
-    """
-    buffer = io.BytesIO()
-    shown = heatmaps.overlay(image, anomaly_map, scale)
-    shown = shown if ignored is None else heatmaps.cover(shown, ignored)
-    imsave(buffer, shown, format="png")
-    write_bytes(path, buffer.getvalue())
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
 
 
 def _write_figures(

@@ -14,10 +14,14 @@ def format_results(results: Results) -> str:
     rows = list_metrics(results)
     for kind, metrics in results.kinds.items():
         rows.append((f"  AUROC {kind} ({metrics.count})", *format_interval(metrics.auroc)))
-    lines = [
-        f"{results.name}: {counts.train} training, {counts.calibration} calibration, "
+    tested = (
         f"{counts.test_normal} normal and {counts.test_anomalous} anomalous test images",
         text(("", "value", "95 % interval"), rows, "<><"),
+    )
+    test, *metrics = tested if is_tested(results) else ("no test images",)
+    lines = [
+        f"{results.name}: {counts.train} training, {counts.calibration} calibration, {test}",
+        *metrics,
         f"threshold {number(threshold.value)}: {describe_threshold(threshold)}",
         "; ".join(f"{name} {value}" for name, value in list_costs(results.cost)),
         *(f"skipped: {each.problem}" for each in results.skipped),
@@ -27,6 +31,12 @@ def format_results(results: Results) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def is_tested(results: Results) -> bool:
+    """Returns whether there were test images."""
+    counts = results.counts
+    return counts.test_normal + counts.test_anomalous + counts.test_skipped > 0
 
 
 def describe_threshold(threshold: Threshold) -> str:

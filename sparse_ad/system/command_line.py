@@ -108,17 +108,18 @@ def add_config(argv: list[str]) -> list[str]:
 
 
 def check_words(argv: Sequence[str], words: Sequence[str], modes: Sequence[str]) -> None:
-    """Raises UserError where words in argv belong to no flag, with the command that was meant."""
-    if not words:
-        return
+    """Raises UserError where words in argv belong to no flag, with the command that was meant.
+
+    Words beside --input are more images to predict.
+    """
     rest = list(argv[1:])
+    folder, mode = (take_flag(rest, name)[0] for name in ("input", "mode"))
+    if not words or (folder is not None and mode == "predict"):
+        return
     for word in words:
         del rest[len(rest) - 1 - rest[::-1].index(word)]  # the last: one before may be a value
-    folder, others = take_flag(rest, "input")
-    mode, _ = take_flag(rest, "mode")
-    if folder is not None:
-        problem = "--input takes one folder"
-        rest = [*([] if mode else ["--mode=predict"]), *others, "--input=FOLDER"]
+    if folder is not None and not mode:
+        problem, rest = "is no flag; the mode is missing", ["--mode=predict", *rest, *words]
     elif not mode and words[0] in modes:
         problem, rest = "a mode is a flag", [f"--mode={words[0]}", *rest]
     else:

@@ -51,20 +51,25 @@ def write_json(path: Path | str, content: Any) -> None:
 
 
 def append_lines(path: Path | str, contents: Iterable[dict[str, Any]]) -> None:
-    """Appends lines of strict JSON, one each, all of them or none.
+    """Appends lines of strict JSON, one each, as `append_text`."""
+    lines = (json.dumps(to_json(each), allow_nan=False) for each in contents)
+    append_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def append_text(path: Path | str, lines: str) -> None:
+    """Appends lines as UTF-8, all of them or none.
 
     A line that a kill cut short is first ended, so that it spoils no other.
     Raises: as `write_bytes`.
     """
-    path = Path(path)
-    lines = "".join(json.dumps(to_json(each), allow_nan=False) + "\n" for each in contents).encode()
+    path, content = Path(path), printable(lines).encode("utf-8")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b", buffering=0) as file:
             if end := file.seek(0, os.SEEK_END):
                 file.seek(end - 1)
-                lines = lines if file.read(1) == b"\n" else b"\n" + lines
-            if file.write(lines) < len(lines):  # a full disk takes a part, and says nothing
+                content = content if file.read(1) == b"\n" else b"\n" + content
+            if file.write(content) < len(content):  # a full disk takes a part, and says nothing
                 file.truncate(end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

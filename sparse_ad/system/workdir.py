@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sparse_ad.experiment import Experiment, read_experiment
 from sparse_ad.options import section
 from sparse_ad.system import environment
 from sparse_ad.system.files import read_fields, write_json
+from sparse_ad.system.lock import locked
 
 MISSING = object()
 NEEDED = ("name", "data", "method")  # sections that have been in every config.json
@@ -72,6 +74,19 @@ def read_old(path: Path, config: Mapping[str, Any]) -> Experiment:
         ) from error
 
 
+@contextmanager
+def working_in(workdir: Path, experiment: Experiment) -> Iterator[None]:
+    """Opens the workdir for an experiment, and keeps other processes out of it.
+
+    Raises: UserError as `open_workdir`, and where another process works in it.
+    """
+    check_config(workdir, experiment)
+    make_folder(workdir)
+    with locked("workdir", workdir):
+        open_workdir(workdir, experiment)
+        yield
+
+
 def open_workdir(workdir: Path, experiment: Experiment) -> None:
     """Makes the workdir for an experiment, or checks that it was made for this one.
 
@@ -80,6 +95,13 @@ def open_workdir(workdir: Path, experiment: Experiment) -> None:
     is not writable or on a full disk.
     """
     check_config(workdir, experiment)
+    make_folder(workdir)
+    write_json(workdir / "config.json", plain(experiment))
+    write_json(workdir / "environment.json", environment_of(experiment))
+
+
+def make_folder(workdir: Path) -> None:
+    """Makes a workdir. Raises: UserError where it cannot be made, or its disk is full."""
     _check_disk(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -87,8 +109,6 @@ def open_workdir(workdir: Path, experiment: Experiment) -> None:
         raise UserError(
             f"workdir = '{workdir}': cannot be made ({error.strerror}); choose another --workdir"
         ) from error
-    write_json(workdir / "config.json", plain(experiment))
-    write_json(workdir / "environment.json", environment_of(experiment))
 
 
 def check_config(workdir: Path, experiment: Experiment) -> None:
@@ -119,7 +139,9 @@ def is_fitted(workdir: Path, experiment: Experiment) -> bool:
     if not all((workdir / name).exists() for name in names):
         return False
     calibrated = read_calibration(workdir / "calibration.json").evaluation
-    return _agrees(workdir, experiment) and calibrated == plain(experiment)["evaluation"]
+    asked = plain(experiment)["evaluation"]
+    same = calibrated == asked | {"batch_size": calibrated.get("batch_size")}  # of no influence
+    return same and _agrees(workdir, experiment)
 
 
 def is_finished(workdir: Path, experiment: Experiment) -> bool:

@@ -1,6 +1,7 @@
 """Pixels to ignore: which masks belong to which images, and what decoding makes of them."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sparse_ad.data.decode import decode
 from sparse_ad.data.ignored import decode_ignored
 from sparse_ad.data.images import Images
 from sparse_ad.data.pipeline import decoded_images, scoring_batches, training_batches
-from sparse_ad.data.sources.folder import ignored_of
+from sparse_ad.data.sources.folder import with_ignored
 from sparse_ad.errors import UserError
 from sparse_ad.types import Example, LeftOut
 
@@ -217,19 +218,37 @@ def test_two_masks_of_one_image_are_named(root, tmp_path):
         read(root, tmp_path / "ignore")
 
 
+def masks_of(options, folder, paths) -> dict:
+    """{new image: its mask of what to ignore}."""
+    examples = [Example(path, 0, "", None, str(path), str(path)) for path in paths]
+    return {each.image: each.ignore for each in with_ignored(options, folder, examples)}
+
+
 def test_masks_of_new_images(root, tmp_path, mask, caplog):
     new = tmp_path / "new"
     paths = [write_image(new / name, noise(0)) for name in ("a.png", "b/a.png")]
-    assert ignored_of(Elpv(), new, paths) == dict.fromkeys(paths)
-    assert ignored_of(Folder(root=str(root)), new, paths) == dict.fromkeys(paths)
+    assert masks_of(Elpv(), new, paths) == dict.fromkeys(paths)
+    assert masks_of(Folder(root=str(root)), new, paths) == dict.fromkeys(paths)
     one = Folder(root=str(root), ignore=str(mask))
-    assert ignored_of(one, new, paths) == dict.fromkeys(paths, mask)
+    assert masks_of(one, new, paths) == dict.fromkeys(paths, mask)
     folder = tmp_path / "ignore"
     lay_out(folder)
     beside = write_image(folder / "b" / "a_mask.png", CORNER)
     each = Folder(root=str(root), ignore=str(folder))
-    assert ignored_of(each, new, paths) == {paths[0]: None, paths[1]: beside}
+    assert masks_of(each, new, paths) == {paths[0]: None, paths[1]: beside}
     assert "holds no mask of 1 of 2 images" in caplog.messages[-1]
+    assert masks_of(each, None, paths) == dict.fromkeys(paths)
+    assert "holds no mask of 2 of 2 images" in caplog.messages[-1]
+
+
+def test_images_in_memory_have_the_mask_of_all_images(root, tmp_path, mask, caplog):
+    arrays = [example(noise(0), None), example(noise(0), None)]
+    options = Folder(root=str(root), ignore=str(mask))
+    assert [each.ignore for each in with_ignored(options, None, arrays)] == [mask] * 2
+    lay_out(tmp_path / "ignore")
+    options = Folder(root=str(root), ignore=str(tmp_path / "ignore"))
+    assert [each.ignore for each in with_ignored(options, None, arrays)] == [None] * 2
+    assert "holds no mask of" in caplog.messages[-1]
 
 
 def test_new_images_of_the_data_set_have_its_masks(root, monkeypatch):
@@ -238,10 +257,13 @@ def test_new_images_of_the_data_set_have_its_masks(root, monkeypatch):
     lay_out(folder)
     options = Folder(root=str(root), ignore=str(folder))
     monkeypatch.chdir(root / "test")
-    part = type(root)("crack")
+    part = Path("crack")
     paths = [part / "000.png", part / "001.png"]
-    mask = folder / "test" / "crack" / "000-mask.png"
-    assert ignored_of(options, part, paths) == {paths[0]: mask, paths[1]: None}
-    here = type(root)(".")
-    found = ignored_of(options, here, [here / path for path in (*paths, "ignore/000.png")])
-    assert found == {paths[0]: mask, paths[1]: None}
+    expected = dict(zip(paths, [folder / "test" / "crack" / "000-mask.png", None], strict=True))
+    assert masks_of(options, part, paths) == masks_of(options, None, paths) == expected
+    assert masks_of(options, Path(), [*paths, Path("ignore", "000.png")]) == expected
+    (root.parent / "link").symlink_to(root)
+    linked = root.parent / "link" / "test" / "crack" / "000.png"
+    assert masks_of(options, linked.parent, [linked]) == {linked: expected[paths[0]]}
+    with pytest.raises(UserError, match=r"ignore: is all that is given \(data\.ignore\)"):
+        masks_of(options, Path(), [Path("ignore", "000.png")])

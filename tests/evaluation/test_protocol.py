@@ -133,10 +133,23 @@ def test_an_unreadable_class_is_an_error(score, fitted, splits, some, name):
         run(score, fitted, splits._replace(test=tuple(test)), replace(OPTIONS, max_unreadable=1.0))
 
 
-@pytest.mark.parametrize("field", ["calibration", "test"])
-def test_no_images_are_an_error(score, fitted, splits, field):
-    with pytest.raises(UserError, match=f"{field} images"):
-        run(score, fitted, splits._replace(**{field: ()}))
+def test_no_calibration_images_are_an_error(score, fitted, splits):
+    with pytest.raises(UserError, match="no calibration images"):
+        run(score, fitted, splits._replace(calibration=()))
+
+
+def test_without_test_images_nothing_is_measured_and_normal_images_are_shown(score, fitted, splits):
+    calibration, results, rows = run(score, fitted, splits._replace(test=()))
+    assert [(row.path, row.score) for row in rows] == [each[:2] for each in calibration.scores]
+    assert results.counts == Counts(8, 19, 0, 0, 0) and results.kinds == {}
+    for metrics in (results.image, results.pixel[:3]):
+        assert all(metric.value is None and metric.reason for metric in metrics)
+
+
+def test_peaks_are_those_of_the_maps(score, fitted, splits):
+    calibration = protocol.calibrate(score, fitted, splits.calibration, IMAGES, OPTIONS)
+    peaks = [each.peak for each in calibration.scores]
+    assert peaks == pytest.approx(by_hand(fitted, splits.calibration).max((1, 2)), rel=1e-5)
 
 
 @pytest.mark.parametrize("where", ["image", "map"])
@@ -159,40 +172,12 @@ def test_a_dead_detector_has_a_scale_all_the_same(fitted, splits):
     assert not any(row.flagged for row in rows)
 
 
-def test_predictions_repeat_the_evaluation(score, fitted, splits):
-    calibration, _, rows = run(score, fitted, splits)
-    predictions = list(protocol.predict(score, fitted, splits.test, calibration, IMAGES, OPTIONS))
-    unlabelled = [row._replace(kind=None, group=None, label=None) for row in rows]
-    assert [each.row for each in predictions] == unlabelled
-    assert predictions[0].map.shape == (SIZE, SIZE)
-
-
-def test_predictions_take_the_rate_that_they_are_asked_for(score, fitted, splits):
-    calibration = protocol.calibrate(score, fitted, splits.calibration, IMAGES, OPTIONS)
-    half = replace(OPTIONS, false_alarm_rate=0.5)
-    first, *_ = protocol.predict(score, fitted, splits.test, calibration, IMAGES, half)
-    lower = protocol.calibrate(score, fitted, splits.calibration, IMAGES, half).threshold.value
-    assert first.row.threshold == lower < calibration.threshold.value
-
-
 def test_unreadable_calibration_images_are_reported(score, fitted, splits):
     some = splits._replace(calibration=(broken(splits.calibration[0]), *splits.calibration[1:]))
     _, results, _ = run(score, fitted, some, replace(OPTIONS, max_unreadable=0.5))
     assert [each.path for each in results.skipped] == [splits.calibration[0].path]
     assert results.counts.calibration == len(splits.calibration) - 1
     assert results.counts.test_skipped == 0
-
-
-def test_predictions_tell_of_unreadable_images(score, fitted, splits):
-    calibration = protocol.calibrate(score, fitted, splits.calibration, IMAGES, OPTIONS)
-    some = (broken(splits.test[0]), splits.test[1])
-    first, second = protocol.predict(score, fitted, some, calibration, IMAGES, OPTIONS)
-    assert first.row.score is None and first.row.flagged is None and first.problem
-    assert second.row.score > 0 and not second.problem
-    with pytest.raises(UserError, match="none of 1 images"):
-        list(protocol.predict(score, fitted, some[:1], calibration, IMAGES, OPTIONS))
-    with pytest.raises(UserError, match="predict"):
-        list(protocol.predict(score, fitted, (), calibration, IMAGES, OPTIONS))
 
 
 def test_costs_of_known_calls():

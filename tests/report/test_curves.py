@@ -44,10 +44,9 @@ def test_curves_are_in_the_report(tmp_path):
     batches = IMAGES, OPTIONS.batch_size
     pictures = gather_pictures(method, score, params, splits.test, rows, *batches)
     figure = tmp_path / "figures" / "curves.png"
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
-    page = write_report(tmp_path, results, rows, pictures).read_text("utf-8")
+    metrics = [{"step": 1, "loss": 0.5}]
+    page = write_report(tmp_path, results, rows, pictures, metrics).read_text("utf-8")
     assert figure.exists() and 'alt="curves"' in page
-    (tmp_path / "metrics.jsonl").unlink()
     page = write_report(tmp_path, results, rows, pictures).read_text("utf-8")
     assert not figure.exists() and 'alt="curves"' not in page
 

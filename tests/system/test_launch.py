@@ -93,7 +93,8 @@ def test_predictions_are_those_of_the_evaluation_bit_for_bit(finished):
     for row in evaluated:
         found = predicted["_".join(row["path"].split("/")[1:])]
         assert (found["score"], found["flagged"]) == (row["score"], row["flagged"])
-        assert (base / "out" / "overlays" / f"{found['path']}.png").stat().st_size > 0
+        stem = found["path"].rpartition(".")[0]
+        assert (base / "out" / "overlays" / f"{stem}.png").stat().st_size > 0
     assert predicted["good_000.JPG"]["score"] == ""
 
 
@@ -146,7 +147,7 @@ WRONG = [  # flags, and parts of what is said
     (["--wrkdir=x"], ["wrkdir"]),
     (["--mode=predict", "--workdir=/nowhere"], ["/nowhere", "--mode=fit"]),
     (["predict", "--workdir=W"], ["'predict'", "give: launch.py --mode=predict --workdir=W"]),
-    (["--input", "a.png", "b.png"], ["'b.png'", "launch.py --mode=predict --input=FOLDER"]),
+    (["--input", "a.png", "b.png"], ["'b.png'", "launch.py --mode=predict --input a.png b.png"]),
     (["--mode=fit", "--workdir=W", "x"], ["'x'", "give: launch.py --mode=fit --workdir=W"]),
     ([f"--config={ROOT / 'README.md'}"], ["README.md", "is no config; give"]),
     ([f"--config={ROOT / 'sparse_ad' / 'errors.py'}"], ["errors.py", "is no config; give"]),
@@ -232,7 +233,7 @@ def test_normal_images_alone_are_fitted_and_predict(tmp_path):
     process = launch("--mode=predict", f"--workdir={tmp_path / 'work'}", f"--input={root / 'test'}")
     assert process.returncode == 0, process.stderr
     overlays = tmp_path / "work" / "predictions" / "overlays"
-    assert (overlays / "crack" / "000.png.png").is_file()
+    assert (overlays / "crack" / "000.png").is_file()
 
 
 @pytest.mark.slow
@@ -264,5 +265,5 @@ def test_names_that_are_not_utf_8(tmp_path):
         cwd=tmp_path,
     )
     assert process.returncode == 0, process.stderr
-    assert (tmp_path / "out" / "overlays" / "good" / f"{shown}.png.png").stat().st_size
+    assert (tmp_path / "out" / "overlays" / "good" / f"{shown}.png").stat().st_size
     assert f"crack/{shown}.png" in (tmp_path / "out" / "scores.csv").read_text("utf-8")

@@ -15,6 +15,7 @@ from sparse_ad.errors import UserError
 from sparse_ad.methods import METHODS
 from sparse_ad.methods.mean_colour import MeanColour
 from sparse_ad.options import section
+from sparse_ad.prediction.run import Request, predict
 from sparse_ad.system import workdir
 from sparse_ad.system.files import append_lines
 
@@ -238,7 +239,7 @@ def test_a_full_disk_at_prediction(experiment, small_disk, tmp_path):
     stages.fit(experiment, work)
     fill(small_disk)
     with pytest.raises(UserError, match=f"{output}"):
-        stages.predict(experiment, work, tmp_path / "images" / "test" / "good", output)
+        predict(experiment, work, [str(tmp_path / "images" / "test" / "good")], output, Request())
     assert not contents(output)
 
 
@@ -254,7 +255,7 @@ def test_damaged_files_are_named(experiment, work, tmp_path, name, content):
         call(experiment, work)
     if name != "results.json":
         with pytest.raises(UserError, match=name):
-            stages.predict(experiment, work, images, tmp_path / "out")
+            predict(experiment, work, [str(images)], tmp_path / "out", Request())
         assert not (tmp_path / "out").exists()
 
 
@@ -279,11 +280,18 @@ def test_damaged_checkpoints_are_named_and_the_one_before_serves(experiment, wor
     )
 
 
-@pytest.mark.parametrize("call", ["evaluate_fitted", "predict"])
-def test_evaluation_and_prediction_need_a_fit(experiment, work, tmp_path, call):
-    more = (tmp_path / "images" / "test" / "good", tmp_path / "out") if call == "predict" else ()
+@pytest.mark.parametrize(
+    ("call", "more"),
+    [
+        (stages.evaluate_fitted, ()),
+        (stages.evaluate_on, ("images", "out")),
+        (predict, (["images"], "out", Request())),
+    ],
+)
+def test_evaluation_and_prediction_need_a_fit(experiment, work, tmp_path, call, more):
+    more = [tmp_path / each if isinstance(each, str) else each for each in more]
     with pytest.raises(UserError, match="holds no finished fit; run --mode=fit"):
-        getattr(stages, call)(experiment, work, *more)
+        call(experiment, work, *more)
     assert not work.exists()
     with pytest.raises(UserError, match=r"holds no config\.json"):
         workdir.read_config(work)
@@ -293,7 +301,7 @@ def test_prediction_by_another_config_is_refused(experiment, work, tmp_path):
     stages.fit(experiment, work)
     other = changed(experiment, method__rate=0.2)
     with pytest.raises(UserError, match=r"method.rate: 0.5 there, 0.2 here"):
-        stages.predict(other, work, tmp_path / "images" / "test" / "good", tmp_path / "out")
+        predict(other, work, ["images"], tmp_path / "out", Request())
 
 
 def test_changed_training_images_are_refused_in_mid_fit(experiment, work, tmp_path):

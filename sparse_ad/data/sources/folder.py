@@ -11,12 +11,10 @@ from pathlib import Path
 from sparse_ad.data.images import Images, require_fraction
 from sparse_ad.data.sources import tree
 from sparse_ad.data.sources.ignored import (
-    Masks,
     add_ignored,
     match_ignored,
     open_ignore,
     places,
-    with_masks,
 )
 from sparse_ad.data.sources.masks import check_masks, find_beside, match_masks
 from sparse_ad.data.split import split_test
@@ -84,32 +82,52 @@ class Folder(Images):
         return loaded._replace(train=train, test=test)
 
 
-def with_ignored(options: Images, folder: Path, examples: Sequence[Example]) -> tuple[Example, ...]:
-    """Returns new images below `folder` with their masks of what to ignore; see `ignored_of`.
-
-    Raises: as `ignored_of`, for "data.ignore".
-    """
-    paths = [example.image for example in examples if isinstance(example.image, Path)]
-    with within("data"):
-        return with_masks(examples, ignored_of(options, folder, paths))
+def places_of(options: Images) -> tree.Skip:
+    """Returns where `ignore` lies, if a source has it: files there are no images."""
+    ignore = options.ignore if isinstance(options, Folder) else ""
+    return places(Path(ignore).expanduser()) if ignore else ()
 
 
-def ignored_of(options: Images, folder: Path, paths: Sequence[Path]) -> Masks:
-    """Returns the masks of what to ignore in new images below `folder`.
+def with_ignored(
+    options: Images, folder: Path | None, examples: Sequence[Example]
+) -> tuple[Example, ...]:
+    """Returns new images with their masks of what to ignore, as the source of training images says.
 
-    A folder of masks is laid out as the folder of the data set where that holds the new images,
-    and else as `folder`. Masks to ignore that are among the images are no images, and left out.
-    Raises: FieldError for "ignore"; UserError for two files that both could be meant.
+    In a folder of masks, that of an image lies as the image does below the folder of the data set,
+    and that of an image which is not there, as it does below `folder`, if that is given. Masks
+    among the images are left out.
+    Raises: FieldError for "data.ignore"; UserError where only masks are left, or two files could
+    both be meant.
     """
     if not isinstance(options, Folder) or not options.ignore:
-        return dict.fromkeys(paths)
-    ignore, top = open_ignore(options.ignore, folder), folder.resolve()
-    images = [path for path in paths if not tree.skipped(path, places(ignore))]
-    root = Path(options.root).expanduser().resolve()
-    root = root if options.root and top.is_relative_to(root) else top
-    real = {top / path.relative_to(folder): path for path in images}
-    found, _ = match_ignored(ignore, root, list(real))
-    return {path: found[each] for each, path in real.items()}
+        return tuple(examples)
+    with within("data"):
+        ignore = open_ignore(options.ignore, folder)
+    skip, root = places(ignore), Path(options.root).expanduser()
+    images = [each for each in examples if not is_skipped(each, skip)]
+    if not images:
+        raise UserError(f"{ignore}: is all that is given (data.ignore); give images to score")
+    paths = [path_below(root, folder, each) for each in images]
+    masks, _ = match_ignored(ignore, root.resolve(), list(dict.fromkeys(paths)))
+    pairs = zip(images, paths, strict=True)
+    return tuple(image._replace(ignore=masks[path]) for image, path in pairs)
+
+
+def is_skipped(example: Example, skip: tree.Skip) -> bool:
+    """Returns whether an image is a file in `skip`, or below a folder there."""
+    return isinstance(example.image, Path) and tree.skipped(example.image, skip)
+
+
+def path_below(root: Path, folder: Path | None, example: Example) -> Path:
+    """Returns where a new image would lie below the folder `root` of the data set, if it did."""
+    if not isinstance(example.image, Path):
+        return root.resolve() / example.path
+    path, real = example.image.absolute(), tree.entry(example.image)
+    for place, top in ((path, root.absolute()), (real, root.resolve())):
+        if place.is_relative_to(top):
+            return root.resolve() / place.relative_to(top)
+    top = folder.absolute() if folder else Path(path.anchor)
+    return root.resolve() / path.relative_to(top)
 
 
 def read(root: Path, normal: tuple[str, ...] = Folder.normal, skip: tree.Skip = ()) -> Loaded:
@@ -178,6 +196,29 @@ def read_undivided(
 def beside_data(root: Path, used: set[Path | None], skip: tree.Skip) -> list[tuple[Path, str]]:
     """Returns the files that lie in none of the folders of data, with that as the reason."""
     return [(path, "file beside the data") for path in tree.walk_besides(root, used, skip)]
+
+
+def read_labelled(
+    root: Path, normal: tuple[str, ...] = Folder.normal, skip: tree.Skip = ()
+) -> Loaded:
+    """Returns the labelled images of a folder, to be evaluated on; see `read`.
+
+    They lie in the folders of kinds in test/, or in `root` itself. Nothing is for training, and
+    what is in `skip` is as good as not there.
+    Raises: UserError that names the folder or file that is missing or wrong.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give one with folders of kinds: good, <kind>")
+    train, folder, masks = (tree.find_folder(root, names, skip) for names in (TRAIN, TEST, MASKS))
+    folder = folder or root
+    if train and folder == root:
+        raise UserError(f"{root}: has a folder {train.name} and none named test; add test/<kind>")
+    test, left_out = list_kinds(root, folder, masks, {tree.simple(name) for name in normal}, skip)
+    if folder != root:
+        beside = tree.walk_besides(root, {folder, masks}, skip)
+        left_out += [(path, "file beside the test images") for path in beside]
+    _check_normal(folder, test, normal)
+    return Loaded((), test, tree.summarise(root, left_out))
 
 
 def list_kinds(

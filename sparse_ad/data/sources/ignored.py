@@ -21,12 +21,12 @@ def places(ignore: Path) -> tree.Skip:
     return {tree.entry(ignore), ignore.resolve()}
 
 
-def open_ignore(ignore: str, images: Path) -> Path:
+def open_ignore(ignore: str, images: Path | None) -> Path:
     """Returns `ignore` as a path. Raises: FieldError where it is missing, or holds the images."""
     path = Path(ignore).expanduser()
     remedy = "no such file or folder; give a mask for all images, or a folder of masks"
     require(path.exists(), "ignore", ignore, remedy)
-    own = not images.resolve().is_relative_to(path.resolve())
+    own = images is None or not images.resolve().is_relative_to(path.resolve())
     require(own, "ignore", ignore, "holds the images too; give a folder of masks alone")
     return path
 

@@ -1,0 +1,93 @@
+"""The images that are to be scored: files, folders, trees of folders, or arrays in memory."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sparse_ad.data.sources import tree
+from sparse_ad.errors import UserError
+from sparse_ad.system.names import printable
+from sparse_ad.types import Encoded, Example, LeftOut
+
+RESULTS = "of an earlier prediction"
+
+
+class Inputs(NamedTuple):
+    """What is to be scored."""
+
+    folder: Path  # the names of the images are relative to it
+    examples: tuple[Example, ...]
+    left_out: tuple[LeftOut, ...]  # files that are no images
+
+
+def list_inputs(given: Sequence[str], output: Path) -> Inputs:
+    """Returns the images that are given: files as they are, folders with all folders below them.
+
+    Names are relative to the one folder that is given, or else to the folder that holds all that
+    is given. Files in `output` are left out: they are results.
+    Raises: UserError where something given is not there, or there is no image.
+    """
+    paths = [Path(each).expanduser() for each in dict.fromkeys(given)]
+    for path in paths:
+        if not path.exists():
+            raise UserError(
+                f"--input = {str(path)!r}: no such file or folder; give images, or folders of them"
+            )
+    if not paths:
+        raise UserError("--input: is missing; give images, or folders that hold images")
+    base = paths[0] if len(paths) == 1 and paths[0].is_dir() else common_folder(paths)
+    images, left_out = [], []
+    for path in paths:
+        found, others = tree.list_images(path) if path.is_dir() else ([path], [])
+        results = [image for image in found if output.absolute() in image.absolute().parents]
+        images += [image for image in found if image not in set(results)]
+        left_out += others + [(image, RESULTS) for image in results]
+    if not images:
+        raise UserError(f"{base}: no images; give {' '.join(tree.SUFFIXES)} files")
+    names = {relative_name(base, image): image for image in images}  # each once
+    examples = tuple(new_example(image, name) for name, image in sorted(names.items()))
+    return Inputs(base, examples, tree.summarise(base, left_out))
+
+
+def common_folder(paths: Sequence[Path]) -> Path:
+    """Returns the deepest folder that holds all of the paths."""
+    folders = [path if path.is_dir() else path.parent for path in paths]
+    shared = os.path.commonpath([folder.absolute() for folder in folders])
+    return folders[0] if len(folders) == 1 else Path(shared)
+
+
+def relative_name(base: Path, image: Path) -> str:
+    """Returns the name of an image as people see it."""
+    return printable(image.absolute().relative_to(base.absolute()).as_posix())
+
+
+def new_example(image: Encoded, name: str) -> Example:
+    """Returns a new image, of which nothing is known, as an example."""
+    return Example(image, 0, "", None, name, name)
+
+
+def examples_of(images: Iterable[Any]) -> tuple[Example, ...]:
+    """Returns images as examples: arrays [h w c], bytes of files, or paths.
+
+    Raises: UserError where they are neither, or there is none.
+    """
+    if isinstance(images, str | bytes | Path):
+        raise UserError(f"images = {images!r}: give a list of images")
+    images = list(images)
+    for index, image in enumerate(images):
+        if isinstance(image, np.ndarray) and image.ndim < 2:
+            raise UserError(f"images: array of shape {image.shape} at {index}: give [n h w c]")
+        if not isinstance(image, str | bytes | Path | np.ndarray):
+            kind = type(image).__name__
+            raise UserError(f"images: {kind} at {index}: give NumPy arrays, paths or bytes")
+    if not images:
+        raise UserError("images: there are none; give one or more")
+    return tuple(
+        new_example(Path(image), printable(image))
+        if isinstance(image, str | Path)
+        else new_example(image, f"image {index}")
+        for index, image in enumerate(images)
+    )

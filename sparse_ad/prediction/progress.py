@@ -1,0 +1,109 @@
+"""How far a prediction is: scores.csv grows, and predictions.json says what it is of."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sparse_ad.errors import UserError
+from sparse_ad.prediction.predictor import Limits
+from sparse_ad.system.files import append_text, read_json, write_json, write_text
+from sparse_ad.types import LeftOut
+
+SCORES, RECORD = "scores.csv", "predictions.json"
+
+
+class Row(NamedTuple):
+    """One image: a row of scores.csv."""
+
+    path: str
+    score: float | None  # higher = more anomalous; None: the image could not be read
+    threshold: float
+    flagged: int | None  # 1: score > threshold
+    problem: str  # why the image could not be read
+
+
+class Record(NamedTuple):
+    """All of predictions.json."""
+
+    fit: str  # hash of the fit that scores: config, record of the fit, calibration
+    images: str  # hash of the names and sizes of the images
+    count: int  # of the images
+    limits: Limits
+    kinds: tuple[str, ...]  # of files that are written for each image
+    tiff: tuple[float, float]  # the values of the anomaly map that a 16-bit TIFF stores as 0, 65535
+    left_out: tuple[LeftOut, ...]  # files below the input that are no images
+    environment: dict[str, Any]
+    flagged: int = 0
+    unreadable: int = 0
+    finished: bool = False
+
+
+def hash_fit(workdir: Path) -> str:
+    """Returns what tells a fit from others, wherever its workdir lies."""
+    digest = hashlib.sha256()
+    for name in ("fit.json", "calibration.json"):
+        digest.update((workdir / name).read_bytes())
+    return digest.hexdigest()
+
+
+def read_rows(output: Path, record: Record) -> list[Row]:
+    """Returns the rows that an unfinished prediction of the same has left; none, where it is other.
+
+    A row that a kill cut short is dropped.
+    """
+    try:
+        known = read_json(output / RECORD, Record)
+        text = (output / SCORES).read_text("utf-8")
+    except (OSError, UserError):
+        return []
+    if known.finished or identity(known) != identity(record):
+        return []
+    whole = text[: text.rfind("\n") + 1]
+    header, *rows = csv.reader(io.StringIO(whole, newline=""))
+    if tuple(header) != Row._fields:
+        return []
+    return [parse_row(row) for row in rows if len(row) == len(Row._fields)]
+
+
+def identity(record: Record) -> tuple[Any, ...]:
+    """Returns what must be the same for a prediction to go on."""
+    return record.fit, record.images, record.limits, record.kinds, record.left_out
+
+
+def parse_row(row: list[str]) -> Row:
+    """Returns a row of scores.csv."""
+    path, score, threshold, flagged, problem = row
+    known = (
+        (float(score), float(threshold), int(flagged)) if score else (None, float(threshold), None)
+    )
+    return Row(path, *known, problem)
+
+
+def write_start(output: Path, record: Record, rows: Iterable[Row]) -> None:
+    """Writes both files as they are at the start, with the rows that are kept."""
+    write_text(output / SCORES, format_rows([Row._fields, *rows]))
+    write_json(output / RECORD, record)
+
+
+def add_rows(output: Path, rows: Iterable[Row]) -> None:
+    """Adds rows to scores.csv."""
+    append_text(output / SCORES, format_rows(rows))
+
+
+def write_end(output: Path, record: Record, rows: Iterable[Row]) -> None:
+    """Says in predictions.json that all images are scored."""
+    rows = list(rows)
+    flagged = sum(bool(row.flagged) for row in rows)
+    unreadable = sum(row.score is None for row in rows)
+    done = record._replace(flagged=flagged, unreadable=unreadable, finished=True)
+    write_json(output / RECORD, done)
+
+
+def format_rows(rows: Iterable[tuple[Any, ...]]) -> str:
+    """Returns rows as CSV; None is an empty cell."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
