@@ -34,6 +34,8 @@ class Experiment:
     def __post_init__(self):
         require(0 <= self.seed < 2**32, "seed", self.seed, "give 0 to 4294967295")
         require(bool(self.name), "name", self.name, "give a name: results go to runs/NAME")
+        with within("fit.augmentation"):
+            self.fit.augmentation.check(self.data.size)
 
     def build(self) -> Method:
         """Returns the detector. Raises: UserError for what does not go with the images' size."""

@@ -55,6 +55,7 @@ class Splits(NamedTuple):
     calibration: tuple[Example, ...]  # normal only, held out from train
     test: tuple[Example, ...]
     left_out: tuple[LeftOut, ...] = ()  # files of the data set that are not used
+    copies: int = 0  # test images that are copies of training or calibration images
 
 
 class Batch(NamedTuple):

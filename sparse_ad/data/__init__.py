@@ -2,6 +2,7 @@
 
 import logging
 
+from sparse_ad.data.checks import warn_of_copies, warn_of_depth, warn_of_orientation
 from sparse_ad.data.sources.driver import Driver
 from sparse_ad.data.sources.elpv import Elpv
 from sparse_ad.data.sources.folder import Folder
@@ -29,7 +30,8 @@ def load(source: Source, seed: int) -> Splits:
     """Returns the splits of a data set: normal images to train and to calibrate, and test images.
 
     Calibration is `calibration_fraction` of the normal training images (at least one), whole
-    groups drawn by seed. `limit` > 0 first draws at most so many training images.
+    groups drawn by seed. `limit` > 0 first draws at most so many training images. What is odd but
+    no mistake for certain is a warning: see `checks`.
 
     Raises: FieldError with the bare name of a field that does not suit the files; UserError for
     data that are missing or malformed.
@@ -41,7 +43,12 @@ def load(source: Source, seed: int) -> Splits:
     if not train:
         raise UserError(f"{name_of(source, SOURCES)}: no training images; give normal images")
     train, calibration = hold_out(train, source.calibration_fraction, seed, "calibration")
-    return Splits(train, calibration, test, left_out)
+    warn_of_depth(train, source)
+    warn_of_orientation((*train, *calibration, *test), source)
+    warn_of_copies("calibration", calibration, train, "the threshold may be too low")
+    harm = "their scores are not those of new images"
+    copies = warn_of_copies("test", test, (*train, *calibration), harm)
+    return Splits(train, calibration, test, left_out, copies)
 
 
 def warn_of_unused(left_out: tuple[LeftOut, ...]) -> None:

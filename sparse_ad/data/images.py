@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from sparse_ad.data.decode import CHANNELS
+from sparse_ad.data.reading import Decoding
 from sparse_ad.errors import require, require_choice
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(Decoding):
     """How images are decoded, and which of them calibrate; the options that every source has."""
 
     size: tuple[int, int] = (256, 256)  # (height, width) in pixels that images are resized to
@@ -17,6 +18,7 @@ class Images:
     workers: int = 2  # threads that decode images
 
     def __post_init__(self):
+        super().__post_init__()
         require(min(self.size) >= 1, "size", self.size, "give (height, width), each >= 1")
         require_choice("color", self.color, CHANNELS)
         require_fraction("calibration_fraction", self.calibration_fraction)

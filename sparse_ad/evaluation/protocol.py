@@ -159,6 +159,7 @@ def evaluate(
         cost=cost._replace(compile_seconds=compiling),
         skipped=calibration.skipped + (measured.skipped if splits.test else ()),
         left_out=splits.left_out,
+        copies=splits.copies,
     )
     return results, rows
 

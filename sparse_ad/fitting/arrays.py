@@ -16,11 +16,12 @@ from tqdm import tqdm
 
 from sparse_ad import methods
 from sparse_ad.data.pipeline import training_order
-from sparse_ad.devices import check_batch, everywhere, replicate, spread
+from sparse_ad.devices import check_batch, everywhere, replicate
 from sparse_ad.errors import UserError, require
 from sparse_ad.features import Pixels
+from sparse_ad.fitting.augmentation import Augmentation
 from sparse_ad.fitting.setup import Fit, fit_keys
-from sparse_ad.fitting.steps import batch_indices
+from sparse_ad.fitting.steps import batch_indices, compile_augment, maps_of
 from sparse_ad.methods.compiled import compile_score
 from sparse_ad.methods.lifts.tiles import Tiles
 from sparse_ad.types import Method, Params, Scores
@@ -41,25 +42,33 @@ def build(
 
 
 def fit(
-    method: Method, images: Any, *, epochs: float | int = 4.0, batch_size: int = 16, seed: int = 0
+    method: Method,
+    images: Any,
+    *,
+    epochs: float | int = 4.0,
+    batch_size: int = 16,
+    seed: int = 0,
+    augmentation: Augmentation = Augmentation(),
 ) -> Params:
     """Returns the parameters of a detector fitted to normal images: floats [n h w c] in 0..1.
 
     Sees the same batches and draws as `fitting.loop.fit` with this seed, in the same order.
-    Raises: UserError for images that are no such array, or a parameter that is not finite.
+    Raises: UserError for images that are no such array, or that cannot be augmented as asked for,
+    or a parameter that is not finite.
     """
     images, options = check_images(images), Fit(batch_size, float(epochs))
     check_batch("batch_size", batch_size)
-    first_key, step_key, last_key = fit_keys(seed)
+    first_key, key, last_key = fit_keys(seed)
+    see = partial(maps_of, method, compile_augment(augmentation))
     order = training_order(len(images), seed)
     update = jax.jit(method.update, donate_argnums=1, out_shardings=everywhere())
     state = None
     for step in tqdm(range(options.steps(len(images))), "fit", delay=1):
-        batch = images[batch_indices(order, step, 1, batch_size)[0]]
-        maps = spread(method.features.extract(batch))
+        step_key = jax.random.fold_in(key, step)
+        maps = see(step_key, images[batch_indices(order, step, 1, batch_size)[0]])
         if state is None:
             state = replicate(jax.jit(method.init)(first_key, maps))
-        state, _ = update(jax.random.fold_in(step_key, step), state, maps)
+        state, _ = update(step_key, state, maps)
     params = jax.jit(method.finish)(last_key, state)
     finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params))
     require(finite, "images", f"array {images.shape}", "the fit did not stay finite")

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
+from sparse_ad.data.reading import size_of
 from sparse_ad.devices import check_batch, replicate
 from sparse_ad.errors import UserError
 from sparse_ad.fitting.checkpoint import Checkpoints, Position
@@ -125,6 +125,7 @@ def _continue(
         while progress.step < steps and not asked:
             most = min(pace.steps, steps - progress.step)
             state, info, taken = source.advance(progress.state, progress.step, most)
+            stop.unsaved()
             pace.note(log.add(progress.step + 1, info, taken))
             progress = Progress(progress.step + taken, state, progress.seconds)
             bar.update(taken)
@@ -178,12 +179,3 @@ def fingerprint(examples: Sequence[Example]) -> str:
 def name_of(image: Encoded) -> str:
     """Returns the name of a file, without its folder; "" for what is no file."""
     return image.name if isinstance(image, Path) else ""
-
-
-def size_of(image: Encoded) -> int:
-    """Returns the bytes of an image that is not yet decoded; 0 for a file that is not there."""
-    if isinstance(image, np.ndarray):
-        return image.nbytes
-    if isinstance(image, bytes):
-        return len(image)
-    return image.stat().st_size if image.exists() else 0

@@ -1,7 +1,7 @@
 """What a fit needs to know: the detector, how images are read, the schedule, the seed."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from sparse_ad.data.images import Images
 from sparse_ad.devices import fit_batch
 from sparse_ad.errors import require
+from sparse_ad.fitting.augmentation import Augmentation
 from sparse_ad.types import Key, Method, State
 
 
@@ -23,6 +24,7 @@ class Fit:
     checkpoint_seconds: float = 60.0  # between two checkpoints; 0: after every step
     # decoded images, in GB, that stay on the devices; larger sets are streamed; 0: always streamed
     resident_gb: float = 2.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self):
         require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")

@@ -1,6 +1,7 @@
 """The steps of a fit, on images that stay on the devices or on a stream of batches.
 
-Either way step t (from 0) sees batch t of `training_order`, and draws from fold_in(key, t).
+Either way step t (from 0) sees batch t of `training_order`, augmented, and draws from
+fold_in(key, t).
 """
 
 import time
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from sparse_ad.data.pipeline import training_batches, training_order
 from sparse_ad.data.resident import hold_images, to_float
 from sparse_ad.devices import everywhere, replicate, room, share, spread
+from sparse_ad.fitting.augmentation import Augmentation, augment
 from sparse_ad.fitting.setup import Setup
 from sparse_ad.types import Batch, Example, Key, Maps, Method, State
 
@@ -44,11 +46,13 @@ def make_steps(setup: Setup, examples: Sequence[Example], key: Key, done: int) -
     more than `resident_gb`, nor half of a device's memory. Raises: UserError for an unreadable
     image.
     """
-    if setup.method.features.raw and setup.options.resident_gb:
-        limit = min(setup.options.resident_gb * 1e9, room() / 2)
+    options = setup.options
+    if setup.method.features.raw and options.resident_gb:
+        limit = min(options.resident_gb * 1e9, room() / 2)
         images = hold_images(examples, setup.images, limit)
         if images is not None:
-            return resident_steps(setup.method, images, setup.options.batch_size, setup.seed, key)
+            schedule = options.batch_size, setup.seed, key, options.augmentation
+            return resident_steps(setup.method, images, *schedule)
     return streamed_steps(setup, examples, key, done)
 
 
@@ -58,23 +62,36 @@ def streamed_steps(setup: Setup, examples: Sequence[Example], key: Key, done: in
     batches = training_batches(examples, setup.images, size, setup.seed, done)
     # Every device holds the whole state after each step, as after a resume: the same program.
     update = jax.jit(setup.method.update, donate_argnums=1, out_shardings=everywhere())
-    extract = setup.method.features.extract
+    see = partial(maps_of, setup.method, compile_augment(setup.options.augmentation))
     return Steps(
-        partial(_first_of_stream, batches, extract),
-        partial(_advance_stream, batches, extract, update, key),
+        partial(_first_of_stream, batches, see, key),
+        partial(_advance_stream, batches, see, update, key),
     )
 
 
-def _first_of_stream(batches: grain.DatasetIterator[Batch], extract: Callable) -> Maps:
+def compile_augment(options: Augmentation) -> Callable | None:
+    """Returns the compiled `augment(key, images)`; None where no image changes."""
+    return jax.jit(partial(augment, options)) if options.on else None
+
+
+def maps_of(
+    method: Method, augmented: Callable | None, key: Key, images: Float[np.ndarray, "n h w c"]
+) -> Maps:
+    """Returns what the detector sees of a decoded batch, augmented by the key of its step."""
+    seen = images if augmented is None else augmented(key, spread(images))
+    return spread(method.features.extract(seen))
+
+
+def _first_of_stream(batches: grain.DatasetIterator[Batch], see: Callable, key: Key) -> Maps:
     start = batches.get_state()
-    maps = spread(extract(next(batches).image))
+    maps = see(jax.random.fold_in(key, 0), next(batches).image)
     batches.set_state(start)
     return maps
 
 
-def _advance_stream(batches, extract, update, key: Key, state: State, done: int, most: int):
-    maps = spread(extract(next(batches).image))
-    state, info = update(jax.random.fold_in(key, done), state, maps)
+def _advance_stream(batches, see, update, key: Key, state: State, done: int, most: int):
+    step_key = jax.random.fold_in(key, done)
+    state, info = update(step_key, state, see(step_key, next(batches).image))
     return state, info, 1
 
 
@@ -84,6 +101,7 @@ def resident_steps(
     batch_size: int,
     seed: int,
     key: Key,
+    augmentation: Augmentation = Augmentation(),
 ) -> Steps:
     """Returns steps on images that every device holds: as many a call as are asked for.
 
@@ -91,16 +109,17 @@ def resident_steps(
     """
     order = training_order(len(images), seed)
     held = replicate(images)
-    take = jax.jit(partial(take_steps, method), donate_argnums=0, out_shardings=everywhere())
+    see = partial(batch_of, method, augmentation)
+    take = jax.jit(partial(take_steps, method, see), donate_argnums=0, out_shardings=everywhere())
     return Steps(
-        partial(_first_resident, method, held, order, batch_size),
+        partial(_first_resident, see, held, order, batch_size, key),
         partial(_advance_resident, take, held, order, batch_size, key),
     )
 
 
-def _first_resident(method: Method, images, order, batch_size: int) -> Maps:
+def _first_resident(see: Callable, images, order, batch_size: int, key: Key) -> Maps:
     indices = batch_indices(order, 0, 1, batch_size)[0]
-    return jax.jit(partial(batch_of, method))(images, indices)
+    return jax.jit(see)(jax.random.fold_in(key, 0), images, indices)
 
 
 def _advance_resident(take, images, order, batch_size, key, state: State, done: int, most: int):
@@ -117,15 +136,25 @@ def batch_indices(order: Any, step: int, count: int, size: int) -> Int[np.ndarra
     return np.array([order[at] for at in positions], np.int32).reshape(count, size)
 
 
-def batch_of(method: Method, images: Shaped[Array, "m h w c"], indices: Int[Array, " n"]) -> Maps:
-    """Returns what the detector sees of a batch of the images, split over the devices."""
+def batch_of(
+    method: Method,
+    augmentation: Augmentation,
+    key: Key,
+    images: Shaped[Array, "m h w c"],
+    indices: Int[Array, " n"],
+) -> Maps:
+    """Returns what the detector sees of a batch of the images, split over the devices.
+
+    `key`: of the step.
+    """
     batch = images.at[indices].get(mode="promise_in_bounds")
-    maps = method.features.extract(share(to_float(batch)))
+    maps = method.features.extract(augment(augmentation, key, share(to_float(batch))))
     return jax.tree.map(jnp.asarray, maps)  # on the devices already
 
 
 def take_steps(
     method: Method,
+    see: Callable,
     state: State,
     images: Shaped[Array, "m h w c"],
     indices: Int[Array, "t n"],
@@ -135,13 +164,14 @@ def take_steps(
 ) -> tuple[State, dict[str, Float[Array, " t"]]]:
     """Takes `count` steps after `done`; returns the state, and info, padded by 0.
 
+    `see`: `batch_of`, bound to the detector and to what augments its images.
     The compiler does not know `count`: with a known length it might unroll and fuse the loop, and
     round differently.
     """
 
     def step(state: State, turn: Int[Array, ""]) -> tuple[State, Info]:
-        batch = batch_of(method, images, indices[turn])
-        return method.update(jax.random.fold_in(key, done + turn), state, batch)
+        step_key = jax.random.fold_in(key, done + turn)
+        return method.update(step_key, state, see(step_key, images, indices[turn]))
 
     def body(turn, carry):
         state, info = carry

@@ -23,6 +23,7 @@ from sparse_ad.options import choice
 from sparse_ad.patches import ChannelPatches, Pool, grid, image_map, pool
 from sparse_ad.sparse.channels import (
     CHANNEL_CODERS,
+    MOST_ATOMS,
     ChannelCoder,
     ChannelLasso,
     begin_channels,
@@ -63,7 +64,7 @@ class MlfSc:
 
     patches: ChannelPatches = ChannelPatches(size=8, stride=2)
     coder: ChannelCoder = choice(CHANNEL_CODERS, ChannelLasso())
-    atoms: int = 5  # of the dictionary of each channel
+    atoms: int = 5  # of the dictionary of each channel, at most 24
     # channels to mean 0, std 1 first: none | image: each by itself | training: by the first batch
     standardise: str = "none"
     score_of: str = "channels"  # channels | all_patches | positions
@@ -71,7 +72,11 @@ class MlfSc:
     pool: Pool = Pool()  # of positions; the others use `top` alone
 
     def __post_init__(self):
-        require(self.atoms >= 1, "atoms", self.atoms, "must be at least 1")
+        remedy = (
+            f"give 1 to {MOST_ATOMS}, for each channel has a dictionary of its own; "
+            "method.name = sparse_coding has one large dictionary"
+        )
+        require(1 <= self.atoms <= MOST_ATOMS, "atoms", self.atoms, remedy)
         require_choice("standardise", self.standardise, STANDARDISE)
         require_choice("score_of", self.score_of, SCORES)
         with within("coder"):

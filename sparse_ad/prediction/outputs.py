@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from sparse_ad.data.decode import decode, image_shape, resize
 from sparse_ad.data.ignored import clear_ignored, ignored_at
+from sparse_ad.data.images import Images
 from sparse_ad.evaluation.results import Scale
 from sparse_ad.report.heatmaps import cover, overlay
 from sparse_ad.system.files import write_bytes
@@ -32,7 +33,7 @@ TOUCHING = np.ones((3, 3))  # pixels that touch by a side or a corner are of one
 class Shown(NamedTuple):
     """What is drawn of images, and how."""
 
-    color: str  # grey | rgb
+    images: Images  # how they are decoded
     scale: Scale  # of colours and of 16-bit maps
     pixel_threshold: float
 
@@ -42,12 +43,13 @@ class Found:
 
     def __init__(self, example: Example, anomaly_map: Float[np.ndarray, "h w"], shown: Shown):
         self.example, self.small, self.shown = example, anomaly_map, shown
-        self.size = image_shape(example.image, example.path)
+        self.size = image_shape(example.image, example.path, shown.images)
 
     @cached_property
     def map(self) -> Float[np.ndarray, "h w"]:
         """The map at the size of the image; 0 where it is ignored."""
-        return clear_ignored(self.example, resize(self.small, self.size))
+        at_size = resize(self.small, self.size)
+        return clear_ignored(self.example, at_size, self.shown.images)
 
     @cached_property
     def mask(self) -> Bool[np.ndarray, "h w"]:
@@ -63,9 +65,10 @@ def draw_overlay(found: Found) -> bytes:
     shrink = min(1.0, OVERLAY_SIDE / max(found.size))
     height, width = (max(2, round(shrink * side)) for side in found.size)
     example, shown = found.example, found.shown
-    image = decode(example.image, (height, width), shown.color, example.path)
+    options = shown.images
+    image = decode(example.image, (height, width), options.color, example.path, options)
     drawn = overlay(image, resize(found.small, (height, width)), shown.scale)
-    ignored = ignored_at(example, (height, width))
+    ignored = ignored_at(example, (height, width), options)
     drawn = drawn if ignored is None else cover(drawn, ignored)
     return png(np.rint(255 * drawn).astype(np.uint8))
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from sparse_ad.data.decode import image_shape, resize
 from sparse_ad.data.ignored import clear_ignored
+from sparse_ad.data.images import Images
 from sparse_ad.data.sources.folder import with_ignored
 from sparse_ad.devices import fit_batch
 from sparse_ad.errors import UserError, require
@@ -91,7 +92,7 @@ class Predictor:
             if image.problem:
                 raise UserError(image.problem)
             scores.append(image.score)
-            maps.append(own_size(image.example, image.map))
+            maps.append(own_size(image.example, image.map, self.experiment.data))
         score = np.array(scores)
         image, pixel = (limit.value for limit in self.limits)
         return Predictions(score, flag(score, image), tuple(maps), image, pixel)
@@ -139,7 +140,9 @@ def given_limit(flag: str, value: float | None) -> Limit | None:
     return Limit(float(value), "given")
 
 
-def own_size(example: Example, anomaly_map: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "_ _"]:
+def own_size(
+    example: Example, anomaly_map: Float[np.ndarray, "h w"], images: Images
+) -> Float[np.ndarray, "_ _"]:
     """Returns an anomaly map at the size of its image, bilinear; 0 where that is ignored."""
-    at_size = resize(anomaly_map, image_shape(example.image, example.path))
-    return clear_ignored(example, at_size)
+    at_size = resize(anomaly_map, image_shape(example.image, example.path, images))
+    return clear_ignored(example, at_size, images)

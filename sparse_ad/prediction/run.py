@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparse_ad.data import warn_of_unused
+from sparse_ad.data.checks import warn_of_orientation
 from sparse_ad.data.sources.folder import with_ignored
 from sparse_ad.devices import fit_batch
 from sparse_ad.errors import UserError, require_choice
@@ -75,6 +76,7 @@ def predict(
     examples = with_ignored(experiment.data, inputs.folder, inputs.examples)
     inputs = inputs._replace(examples=examples)
     warn_of_unused(inputs.left_out)
+    warn_of_orientation(inputs.examples, experiment.data)
     fitted = load_fitted(experiment, workdir)
     limits = choose_limits(fitted.calibration, request.threshold, request.pixel_threshold)
     log.info("threshold %.4g: %s", *limits.image)
@@ -138,7 +140,7 @@ def new_rows(job: Job, output: Path, left: Sequence) -> Iterator[Row]:
     """Yields the row of each image, once its files are written, by threads beside the scoring."""
     images, options = job.experiment.data, job.experiment.evaluation
     size = fit_batch(options.batch_size, len(left))
-    shown = Shown(images.color, job.fitted.calibration.scale, job.limits.pixel.value)
+    shown = Shown(images, job.fitted.calibration.scale, job.limits.pixel.value)
     stem_of = stems(example.path for example in job.inputs.examples)
     finish = partial(finish_image, job.kinds, output, stem_of, shown, job.limits.image.value)
     threads = max(1, images.workers)

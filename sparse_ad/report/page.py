@@ -89,6 +89,7 @@ def write_report(
         figures=_write_figures(folder / "figures", drawn, FIGURES, hatched),
         layer_figures=_write_figures(folder / "figures", drawn, LAYER_FIGURES, hatched),
         quality=summary.list_metrics(results),
+        copies=summary.describe_copies(results.copies) if results.copies else "",
         promise=summary.describe_threshold(results.threshold),
         costs=summary.list_costs(results.cost),
         diagnostics=list(summary.flatten(results.score_info)),

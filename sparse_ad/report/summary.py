@@ -29,6 +29,7 @@ def format_results(results: Results) -> str:
             f"not used: {each.count} {each.reason}, such as {each.example}"
             for each in results.left_out
         ),
+        *([describe_copies(results.copies)] if results.copies else []),
     ]
     return "\n".join(lines)
 
@@ -48,6 +49,11 @@ def describe_threshold(threshold: Threshold) -> str:
         f"the largest of {count} calibration scores, no guarantee: a false-alarm rate of "
         f"{rate:.3g} needs {threshold.images_needed} calibration images"
     )
+
+
+def describe_copies(count: int) -> str:
+    """Returns in words what is wrong with test images that were trained on."""
+    return f"{count} test images are copies of training or calibration images, byte for byte"
 
 
 def list_metrics(results: Results) -> list[tuple[str, str, str]]:

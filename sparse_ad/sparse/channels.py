@@ -5,6 +5,7 @@ A patch of channel c is s x s values of that channel; patches are never written 
 (i, j).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,9 @@ from sparse_ad.sparse.shifted_maps import collect, correlate, energies, windows
 from sparse_ad.sparse.solvers import few_atoms
 from sparse_ad.sparse.solvers.few_atoms.coordinate_descent import SWEEPS
 from sparse_ad.types import Key
+
+MOST_ATOMS = 24  # of a channel: the program has each of them, and takes a minute to compile
+MOST_SUPPORTS = 200  # likewise
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,15 @@ class ChannelOmp:
 @dataclass(frozen=True)
 class ChannelExactL0(ChannelOmp):
     """Codes by at most so many atoms: the best of all supports."""
+
+    def check_atoms(self, atoms: int) -> None:
+        """Raises FieldError for more non-zeros than atoms, or supports than can be compiled."""
+        super().check_atoms(atoms)
+        supports = math.comb(atoms, self.nonzeros)
+        remedy = (
+            f"of {atoms} atoms these are {supports} supports, at most {MOST_SUPPORTS}: give fewer"
+        )
+        require(supports <= MOST_SUPPORTS, "nonzeros", self.nonzeros, remedy)
 
     def solver(self) -> QuadraticSolver:
         """Returns the solver, bound to these options."""

@@ -92,15 +92,20 @@ def as_floats(name: str, rows: ArrayLike) -> Float[Array, "n d"]:
 
 
 def code_lasso(options: LassoCoder, dictionary: ArrayLike, signals: ArrayLike) -> Solution:
-    """Codes signals [m d] by the lasso and atoms [k d] of any length; see `checked`, `code_chunks`.
+    """Codes signals [m d] by the lasso and atoms [k d] of any length; see `code_chunks`."""
+    return code_any(partial(code_chunks, options), dictionary, signals)
+
+
+def code_any(code: Coder, dictionary: ArrayLike, signals: ArrayLike) -> Solution:
+    """Returns code(dictionary[k d], signals[m d]) of NumPy or JAX arrays; see `checked`.
 
     No signals, m = 0, have a solution of no rows.
     """
     dictionary, signals = checked(dictionary, signals)
     if signals.shape[0]:
-        return code_chunks(options, dictionary, signals)
+        return code(dictionary, signals)
     one = jax.ShapeDtypeStruct((1, signals.shape[1]), signals.dtype)
-    like = jax.eval_shape(partial(code_chunks, options, dictionary), one)
+    like = jax.eval_shape(partial(code, dictionary), one)
     return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), like)
 
 

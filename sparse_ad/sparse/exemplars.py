@@ -20,11 +20,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int
 
 from sparse_ad.errors import require
-from sparse_ad.sparse.coder import in_chunks
+from sparse_ad.sparse.coder import code_any, in_chunks
 from sparse_ad.sparse.problems import Coder, Solution, Sparse, product, unit
 from sparse_ad.sparse.solvers import omp
 
@@ -50,12 +50,19 @@ def exemplar_coder(options: ExemplarCoder) -> Coder:
 
 
 def code_by_exemplars(
-    options: ExemplarCoder, dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]
+    options: ExemplarCoder, dictionary: ArrayLike, signals: ArrayLike
 ) -> Solution:
-    """Codes signals by at most `nonzeros` atoms of length 1 (or zero), a chunk at a time."""
+    """Codes signals [m d] by at most `nonzeros` atoms [k d], each of length 1 (or zero)."""
+    return code_any(partial(code_chunks, options.nonzeros), dictionary, signals)
+
+
+def code_chunks(
+    nonzeros: int, dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]
+) -> Solution:
+    """Codes signals a chunk at a time."""
 
     def code_one(signal: Float[Array, " d"]) -> Solution:
-        return omp(Sparse(dictionary, signal, options.nonzeros))
+        return omp(Sparse(dictionary, signal, nonzeros))
 
     return in_chunks(jax.vmap(code_one), (signals,), CHUNK)
 

@@ -10,8 +10,8 @@ and the exit code is 128 + the number of the signal.
 
 A signal while the program compiles or computes: Python hears of signals between two calls only, and
 one call may take minutes. A thread (`watch`) hears of them at once. It ends the process where
-nobody else does: after UNHEARD seconds, or after STEP seconds where a step is at work that would
-be saved.
+nobody else does: after UNHEARD seconds, or after STEP seconds where steps were taken that are
+not saved yet.
 
 SIGKILL (kill -9) or power loss: no code runs any more. Steps since the last checkpoint are lost;
 `fit.checkpoint_seconds` is the time between two. A hidden .partial file may stay: nothing reads it.
@@ -115,10 +115,14 @@ class StopSignals:
     """Within it, a signal is only noted; a second one ends at once."""
 
     def __enter__(self):
-        global _patience
-        _patience, self.noted = STEP, 0
+        self.noted = 0
         self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
+
+    def unsaved(self) -> None:
+        """Says that steps were taken, so that it is worth waiting for the end of the next."""
+        global _patience
+        _patience = STEP
 
     def asked(self) -> int:
         """Returns the number of the signal that came, 0 for none. Who asks will end by himself."""

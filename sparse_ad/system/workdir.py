@@ -25,6 +25,7 @@ CHANGEABLE = (  # sections and fields that may change after fitting
     "data.ignore",  # so are the masks
 )
 IMMATERIAL = (  # fields that change no number
+    "data.max_pixels",
     "data.workers",
     "features.cache_gb",
     "fit.checkpoint_seconds",

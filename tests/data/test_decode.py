@@ -1,7 +1,6 @@
 """Decoding against PIL's own conversions and closed forms, and what is not an image."""
 
 import io
-import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ from helpers.made_up import noise, write_image
 from PIL import Image
 
 from sparse_ad.data.decode import decode, decode_mask
+from sparse_ad.data.reading import Decoding
 from sparse_ad.errors import UserError
 
 
@@ -91,18 +91,41 @@ def test_truncated_and_foreign_files_are_named(tmp_path, suffix):
         assert "\n" not in str(error.value)
 
 
-def test_missing_file_one_pixel_and_bomb_are_named(tmp_path, monkeypatch):
+def test_missing_file_and_one_pixel_are_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.png"):
         decode(tmp_path / "gone.png", (8, 8), "grey")
     path = write_image(tmp_path / "dot.png", noise(0, (1, 1, 3)))
     with pytest.raises(UserError, match=r"dot\.png: 1x1 pixels"):
         decode(path, (8, 8), "grey")
-    path = write_image(tmp_path / "huge.png", noise(0, (40, 30, 3)))
-    for limit in (1000, 100):  # PIL itself warns above its limit and raises above twice that
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with warnings.catch_warnings(), pytest.raises(UserError, match=r"huge\.png"):
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            decode(path, (8, 8), "grey")
+
+
+def test_a_range_says_which_values_are_black_and_white():
+    pixels = np.arange(120, dtype=np.uint16).reshape(12, 10) * 34  # of 12 bits
+    for encoded in (encode(pixels), encode(pixels, "TIFF"), pixels):
+        grey = decode(encoded, (12, 10), "grey", options=Decoding(range=(0.0, 4095.0)))
+        np.testing.assert_allclose(grey[..., 0], pixels / 4095, rtol=1e-6)
+    for ends in ((0.0, 4045.0), (1.0, 4095.0)):
+        message = r"a\.png: values from 0 to 4046: .* within data\.range = .*; widen it"
+        with pytest.raises(UserError, match=message):
+            decode(encode(pixels), (12, 10), "grey", "a.png", Decoding(range=ends))
+    floats = np.linspace(-3, 7, 120, dtype=np.float32).reshape(12, 10)
+    grey = decode(encode(floats, "TIFF"), (12, 10), "grey", options=Decoding(range=(-3.0, 7.0)))
+    np.testing.assert_allclose(grey[..., 0], np.linspace(0, 1, 120).reshape(12, 10), atol=1e-6)
+    with pytest.raises(UserError, match=r"from nan to nan: must be finite"):
+        decode(floats * np.nan, (12, 10), "grey", options=Decoding(range=(-3.0, 7.0)))
+
+
+def test_an_8_bit_image_among_deeper_ones_is_named():
+    with pytest.raises(UserError, match=r"a\.png: is of 8 bits and data\.range = \(0, 4095\) goes"):
+        decode(encode(noise(0)), (8, 8), "grey", "a.png", Decoding(range=(0.0, 4095.0)))
+
+
+@pytest.mark.parametrize("type", [np.uint8, np.uint16])
+def test_the_range_of_a_type_changes_no_bit(type):
+    top = np.iinfo(type).max
+    levels = np.arange(top + 1, dtype=type).reshape(2, -1)
+    found = decode(levels, levels.shape, "grey", options=Decoding(range=(0.0, float(top))))
+    np.testing.assert_array_equal(found, decode(levels, levels.shape, "grey"))
 
 
 def test_mask_threshold_and_resize():
@@ -115,6 +138,8 @@ def test_mask_threshold_and_resize():
     half = np.zeros((4, 4), bool)
     half[:, 0] = True  # covers just half of each left pixel
     np.testing.assert_array_equal(decode_mask(half, (2, 2), (4, 4)), [[True, False]] * 2)
+    ranged = Decoding(range=(0.0, 4095.0))  # of images
+    np.testing.assert_array_equal(decode_mask(mask, (8, 8), (8, 8), options=ranged), expected)
     dot = np.zeros((8, 8), bool)
     dot[5, 1] = True  # too small for half a pixel, but the image is marked
     np.testing.assert_array_equal(decode_mask(dot, (2, 2), (8, 8)), [[False] * 2, [True, False]])
@@ -122,8 +147,10 @@ def test_mask_threshold_and_resize():
 
 
 def test_mask_of_another_size_or_scale_is_named():
-    with pytest.raises(UserError, match=r"a_mask.*10x8.*12x8"):
-        decode_mask(np.zeros((8, 10), np.uint8), (8, 8), (8, 12), "a_mask")
+    for exif in ("ignore", "apply"):
+        with pytest.raises(UserError, match=rf"a_mask.*10x8.*12x8.*\(data.exif = {exif}\)"):
+            options = Decoding(exif=exif)
+            decode_mask(np.zeros((8, 10), np.uint8), (8, 8), (8, 12), "a_mask", options)
     with pytest.raises(UserError, match=r"a_mask.*largest mask value is 1 "):
         decode_mask(np.eye(8, dtype=np.uint8), (8, 8), (8, 8), "a_mask")
     assert not decode_mask(np.zeros((8, 8), np.uint8), (8, 8), (8, 8)).any()

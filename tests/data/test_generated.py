@@ -13,8 +13,8 @@ from sparse_ad.data.sources.textures import TEXTURES
 def test_images_are_a_function_of_seed_and_name(category):
     few = data.load(Generated(category=category, count=(3, 1, 2)), seed=4)
     many = data.load(Generated(category=category, count=(5, 2, 7)), seed=4)
-    images = {e.path: e.image for part in many for e in part}
-    for example in (e for part in few for e in part):
+    images = {e.path: e.image for part in many[:3] for e in part}
+    for example in (e for part in few[:3] for e in part):
         np.testing.assert_array_equal(example.image, images[example.path])
     assert len({image.tobytes() for image in images.values()}) == len(images) == 14
     other = data.load(Generated(category=category, count=(3, 1, 2)), seed=5)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.made_up import make_folder, noise, write_image
+from PIL import ExifTags, Image
 
 from sparse_ad.data import Elpv, Folder, load
 from sparse_ad.data.decode import decode
@@ -56,7 +57,8 @@ def test_kept_pixels_do_not_depend_on_ignored_ones(size):
         np.testing.assert_array_equal(one[kept], other[kept])
         assert kept.any() and not kept.all()
         exact = [
-            next(iter(decoded_images([example(i, mask)], Images(size, "rgb")))) for i in images
+            next(iter(decoded_images([example(i, mask)], Images(size=size, color="rgb"))))
+            for i in images
         ]
         np.testing.assert_array_equal(*exact)
         np.testing.assert_array_equal(exact[0][kept], one[kept])
@@ -267,3 +269,19 @@ def test_new_images_of_the_data_set_have_its_masks(root, monkeypatch):
     assert masks_of(options, linked.parent, [linked]) == {linked: expected[paths[0]]}
     with pytest.raises(UserError, match=r"ignore: is all that is given \(data\.ignore\)"):
         masks_of(options, Path(), [Path("ignore", "000.png")])
+
+
+def test_masks_of_images_that_are_turned(tmp_path):
+    """With exif = apply a mask lies on the image as viewers show it; a range is none of masks."""
+    sideways = Image.Exif()
+    sideways[ExifTags.Base.Orientation] = 6
+    path = tmp_path / "a.png"
+    Image.fromarray(noise(0, (10, 12))).save(path, exif=sideways)
+    mask = write_image(tmp_path / "mask.png", CORNER)
+    options = Images(size=SHAPE, exif="apply", range=(-1000.0, 255.0))
+    (batch,) = scoring_batches([example(path, mask)], options, 1)
+    np.testing.assert_array_equal(batch.ignored[0], CORNER > 0)
+    kept = decode(path, SHAPE, "grey", options=options)
+    np.testing.assert_array_equal(batch.image[0][CORNER == 0], kept[CORNER == 0])
+    (batch,) = scoring_batches([example(path, mask)], Images(size=SHAPE), 1)
+    assert "mask is 10x12 and its image is 12x10" in batch.problem[0]

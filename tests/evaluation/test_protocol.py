@@ -92,9 +92,10 @@ def test_batch_size_does_not_matter(score, fitted, splits):
 def test_anomalous_images_without_masks_are_left_out_of_pixel_figures(score, fitted, splits):
     normal, hole = splits.test[:10], splits.test[17:]
     unmarked = examples(7, 1, "cut", 4, masks=False)
-    _, results, _ = run(score, fitted, splits._replace(test=normal + unmarked + hole))
+    _, results, _ = run(score, fitted, splits._replace(test=normal + unmarked + hole, copies=5))
     _, without, _ = run(score, fitted, splits._replace(test=normal + hole))
     assert results.pixel == without.pixel._replace(left_out=7)
+    assert (results.copies, without.copies) == (5, 0)
     assert results.pixel.images == 4
     _, results, _ = run(score, fitted, splits._replace(test=normal + unmarked))
     assert results.pixel.auroc.value is None

@@ -14,13 +14,16 @@ from PIL import Image
 import sparse_ad
 from sparse_ad import stages
 from sparse_ad.data.decode import decode, resize
+from sparse_ad.data.images import Images
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation.records import read_calibration
+from sparse_ad.evaluation.results import Scale
 from sparse_ad.evaluation.thresholds import set_threshold
 from sparse_ad.methods import METHODS
 from sparse_ad.prediction import outputs, run
 from sparse_ad.prediction.run import Request, predict
 from sparse_ad.system.lock import locked
+from sparse_ad.types import Example
 
 ALL = Request(("overlays", "maps", "tiff", "masks", "regions"))
 
@@ -108,8 +111,8 @@ def test_regions_are_boxes_and_closed_lines_around_what_is_marked():
     mask[8, 10] = True
     found = outputs.Found.__new__(outputs.Found)
     found.__dict__ |= {"map": np.where(mask, np.float32(2), np.float32(0)), "mask": mask}
-    found.example, found.size = sparse_ad.types.Example(b"", 0, "", None, "", "x"), (9, 12)
-    found.shown = outputs.Shown("rgb", None, 1.0)
+    found.example, found.size = Example(b"", 0, "", None, "", "x"), (9, 12)
+    found.shown = outputs.Shown(Images(color="rgb"), Scale(0.0, 1.0, 2.0), 1.0)
     regions = json.loads(outputs.draw_regions(found))["regions"]
     assert [region["box"] for region in regions] == [[3, 2, 6, 5], [10, 8, 1, 1]]
     assert [region["area"] for region in regions] == [29, 1]

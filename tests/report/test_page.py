@@ -48,6 +48,15 @@ class _Page(HTMLParser):
         self.sources += [value for name, value in attrs if name in ("src", "href")]
 
 
+def test_copies_are_shown_where_there_are_any(tmp_path, evaluated):
+    results, rows, pictures = evaluated
+    for count in (0, 3):
+        odd = results._replace(copies=count)
+        page_text = page.write_report(tmp_path, odd, rows, pictures).read_text("utf-8")
+        for text in (page_text, summary.format_results(odd)):
+            assert ("3 test images are copies of training" in text) == bool(count)
+
+
 def test_page_is_self_contained_and_escaped(tmp_path, evaluated):
     text = page.write_report(tmp_path, *evaluated).read_text("utf-8")
     parsed = _Page(text)

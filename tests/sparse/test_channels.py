@@ -280,6 +280,13 @@ def test_bad_fields_are_named(kind, field, value):
         kind(**{field: value})
 
 
+def test_supports_that_are_too_many_to_compile_are_refused():
+    message = r"^nonzeros = 3: of 20 atoms these are 1140 supports, at most 200: give fewer"
+    with pytest.raises(FieldError, match=message):
+        ChannelExactL0(nonzeros=3).check_atoms(20)
+    ChannelExactL0(nonzeros=3).check_atoms(10)
+
+
 def test_options_say_what_they_mean():
     assert all(
         comments(kind) and all(comments(kind).values()) for kind in map(type, CODERS.values())

@@ -9,6 +9,7 @@ from helpers.problems import exact_codes, make_problem, objectives
 from sparse_ad.errors import FieldError, UserError
 from sparse_ad.options import comments
 from sparse_ad.sparse.coder import LassoCoder, in_chunks, lasso_coder, linear_coder
+from sparse_ad.sparse.exemplars import ExemplarCoder, exemplar_coder
 from sparse_ad.sparse.solvers import LASSO_SOLVERS
 
 PENALTY = 0.5
@@ -131,24 +132,26 @@ CALLS = {"eager": lambda code: code, "jit": jax.jit}
 
 @pytest.mark.parametrize("call", [pytest.param("eager", marks=pytest.mark.slow), "jit"])
 def test_arrays_of_numpy_and_jax_are_alike(call):
-    code = CALLS[call](lasso_coder(FEW))
-    found = code(DICTIONARY, SIGNALS[:6])
-    assert_same_bits(code(jnp.asarray(DICTIONARY), jnp.asarray(SIGNALS[:6])), found)
-    assert_same_bits(code(np.float64(DICTIONARY), np.float64(SIGNALS[:6])), found)
-    assert found.converged.all()
+    for each in (lasso_coder(FEW), exemplar_coder(ExemplarCoder(nonzeros=2))):
+        code = CALLS[call](each)
+        found = code(DICTIONARY, SIGNALS[:6])
+        assert_same_bits(code(jnp.asarray(DICTIONARY), jnp.asarray(SIGNALS[:6])), found)
+        assert_same_bits(code(np.float64(DICTIONARY), np.float64(SIGNALS[:6])), found)
+        assert found.converged.all()
 
 
 @pytest.mark.parametrize("call", [pytest.param("eager", marks=pytest.mark.slow), "jit"])
 def test_no_signals_have_no_codes(call):
-    code = CALLS[call](lasso_coder(FEW))
-    none, some = code(DICTIONARY, SIGNALS[:0]), code(DICTIONARY, SIGNALS[:2])
-    for leaf, other in zip(none, some, strict=True):
-        assert leaf.shape == (0, *other.shape[1:]) and leaf.dtype == other.dtype
+    for each in (lasso_coder(FEW), exemplar_coder(ExemplarCoder(nonzeros=2))):
+        code = CALLS[call](each)
+        none, some = code(DICTIONARY, SIGNALS[:0]), code(DICTIONARY, SIGNALS[:2])
+        for leaf, other in zip(none, some, strict=True):
+            assert leaf.shape == (0, *other.shape[1:]) and leaf.dtype == other.dtype
 
 
 def test_whole_numbers_are_converted():
     numbers = np.arange(8).reshape(2, 4)
-    for code in (lasso_coder(FEW), linear_coder):
+    for code in (lasso_coder(FEW), linear_coder, exemplar_coder(ExemplarCoder())):
         found = code(np.eye(4, dtype=int), numbers)
         assert_same_bits(found, code(np.eye(4, dtype=np.float32), np.float32(numbers)))
 
@@ -165,7 +168,7 @@ def test_whole_numbers_are_converted():
     ],
 )
 def test_wrong_arrays_are_named(call, dictionary, signals, message):
-    for code in (lasso_coder(LassoCoder()), linear_coder):
+    for code in (lasso_coder(LassoCoder()), linear_coder, exemplar_coder(ExemplarCoder())):
         with pytest.raises(UserError, match=f"^{message}"):
             CALLS[call](code)(dictionary, signals)
 

@@ -16,10 +16,12 @@ signals.end_cleanly()
 import numpy as np
 from concurrent.futures import ThreadPoolExecutor
 def work():
+    matrix = np.random.default_rng(0).normal(size=(4000, 4000))
     print("begun", flush=True)
-    np.linalg.eigvals(np.random.default_rng(0).normal(size=(4000, 4000)))  # one call of minutes
+    np.linalg.eigvals(matrix)  # one call of minutes
 if sys.argv[1] == "step":
     with signals.StopSignals() as stop:
+        stop.unsaved()
         work()
         if stop.asked():
             raise signals.Stopped(stop.noted, "saved")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_ad.data.images import Images, require_fraction
+from sparse_ad.data.reading import Decoding
 from sparse_ad.data.sources import tree
 from sparse_ad.data.sources.ignored import (
     add_ignored,
@@ -72,10 +73,10 @@ class Folder(Images):
         root = Path(self.root).expanduser()
         if self.ignore:
             ignore = open_ignore(self.ignore, root)
-            loaded = read(root, self.normal, places(ignore))
-            loaded = add_ignored(loaded, ignore, root, self.size)
+            loaded = read(root, self.normal, self, places(ignore))
+            loaded = add_ignored(loaded, ignore, root, self)
         else:
-            loaded = read(root, self.normal)
+            loaded = read(root, self.normal, self)
         if loaded.train or not any(example.label == 0 for example in loaded.test):
             return loaded
         train, test = split_test(loaded.test, self.test_fraction, seed)
@@ -130,7 +131,12 @@ def path_below(root: Path, folder: Path | None, example: Example) -> Path:
     return root.resolve() / path.relative_to(top)
 
 
-def read(root: Path, normal: tuple[str, ...] = Folder.normal, skip: tree.Skip = ()) -> Loaded:
+def read(
+    root: Path,
+    normal: tuple[str, ...] = Folder.normal,
+    decoding: Decoding = Decoding(),
+    skip: tree.Skip = (),
+) -> Loaded:
     """Returns what a folder holds, sorted by path; each image is a group of its own.
 
     Folders are read with all folders below them. An image is normal where the folder in test/ that
@@ -146,13 +152,13 @@ def read(root: Path, normal: tuple[str, ...] = Folder.normal, skip: tree.Skip = 
     names = {tree.simple(name) for name in normal}
     train_folder, test_folder = (tree.find_folder(root, part, skip) for part in (TRAIN, TEST))
     if not (train_folder and test_folder):
-        return read_undivided(root, train_folder, test_folder, names, skip)
+        return read_undivided(root, train_folder, test_folder, names, decoding, skip)
     mask_folder = tree.find_folder(root, MASKS, skip)
     train, left_out = list_training(train_folder, names, skip)
     for kind in tree.visible_folders(test_folder, skip):
         if not tree.list_images(kind, skip)[0]:
             raise UserError(f"{kind}: no images; add some or delete the folder")
-    test, others = list_kinds(root, test_folder, mask_folder, names, skip)
+    test, others = list_kinds(root, test_folder, mask_folder, names, decoding, skip)
     left_out += others
     used = {train_folder, test_folder, mask_folder}
     left_out += beside_data(root, used, skip)
@@ -166,6 +172,7 @@ def read_undivided(
     train_folder: Path | None,
     test_folder: Path | None,
     names: set[str],
+    decoding: Decoding,
     skip: tree.Skip,
 ) -> Loaded:
     """Returns what a folder holds that lacks train/, test/ or both.
@@ -184,7 +191,7 @@ def read_undivided(
     kinds = {tree.simple(path.name) for path in tree.visible_folders(root, skip)}
     if not train_folder and kinds & names:
         mask_folder = tree.find_folder(root, MASKS, skip)
-        test, left_out = list_kinds(root, root, mask_folder, names, skip)
+        test, left_out = list_kinds(root, root, mask_folder, names, decoding, skip)
         return Loaded((), test, tree.summarise(root, left_out))
     if not train_folder:
         raise UserError(f"{root / 'train'}: no such folder; {expected}")
@@ -199,7 +206,10 @@ def beside_data(root: Path, used: set[Path | None], skip: tree.Skip) -> list[tup
 
 
 def read_labelled(
-    root: Path, normal: tuple[str, ...] = Folder.normal, skip: tree.Skip = ()
+    root: Path,
+    normal: tuple[str, ...] = Folder.normal,
+    decoding: Decoding = Decoding(),
+    skip: tree.Skip = (),
 ) -> Loaded:
     """Returns the labelled images of a folder, to be evaluated on; see `read`.
 
@@ -209,11 +219,12 @@ def read_labelled(
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give one with folders of kinds: good, <kind>")
-    train, folder, masks = (tree.find_folder(root, names, skip) for names in (TRAIN, TEST, MASKS))
+    train, folder, masks = (tree.find_folder(root, part, skip) for part in (TRAIN, TEST, MASKS))
     folder = folder or root
     if train and folder == root:
         raise UserError(f"{root}: has a folder {train.name} and none named test; add test/<kind>")
-    test, left_out = list_kinds(root, folder, masks, {tree.simple(name) for name in normal}, skip)
+    names = {tree.simple(name) for name in normal}
+    test, left_out = list_kinds(root, folder, masks, names, decoding, skip)
     if folder != root:
         beside = tree.walk_besides(root, {folder, masks}, skip)
         left_out += [(path, "file beside the test images") for path in beside]
@@ -222,7 +233,12 @@ def read_labelled(
 
 
 def list_kinds(
-    root: Path, folder: Path, mask_folder: Path | None, names: set[str], skip: tree.Skip
+    root: Path,
+    folder: Path,
+    mask_folder: Path | None,
+    names: set[str],
+    decoding: Decoding,
+    skip: tree.Skip,
 ) -> tuple[tuple[Example, ...], list[tuple[Path, str]]]:
     """Returns the images in the folders of kinds, with their masks, and the files left out.
 
@@ -247,7 +263,7 @@ def list_kinds(
     loose = tree.visible_files(folder, skip)
     left_out += unused + [(path, "in no folder of a kind") for path in loose]
     examples = (example(root, folder, path, names, mask_of.get(path)) for path in images)
-    return check_masks(tuple(examples)), left_out
+    return check_masks(tuple(examples), decoding), left_out
 
 
 def normals(root: Path, images: list[Path]) -> tuple[Example, ...]:

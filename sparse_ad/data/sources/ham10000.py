@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_ad.data.images import Images, require_fraction
-from sparse_ad.data.sources.listing import check_complete, check_counts, read_table, warn_of_copies
+from sparse_ad.data.sources.listing import check_complete, check_counts, read_table
 from sparse_ad.data.split import draw_anomalous, split_images, split_test
 from sparse_ad.errors import require, require_choice
 from sparse_ad.system.names import printable
@@ -79,7 +79,7 @@ def read(root: Path) -> tuple[Example, ...]:
 
     The images are in `root` or in folders of it, such as the two of the official archive; of two
     files of one name the first is taken. Warns of images that the metadata does not name (they
-    are left out), of copies, and of classes with other counts than published.
+    are left out), and of classes with other counts than published.
 
     Raises: UserError when the metadata is missing, names images that are not there, or lacks a
     class.
@@ -91,7 +91,6 @@ def read(root: Path) -> tuple[Example, ...]:
     paths = sorted([*root.glob("*.jpg"), *root.glob("*/*.jpg")], reverse=True)
     files = {path.stem: path for path in paths if path.is_file()}
     check_complete(metadata, rows, files, f"{root} or its folders")
-    warn_of_copies(metadata, (files[image] for image in rows))
     return tuple(_example(files[image], *rows[image]) for image in sorted(rows))
 
 

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sparse_ad.data.decode import image_shape
-from sparse_ad.data.ignored import decode_ignored
+from sparse_ad.data.ignored import NAME, decode_ignored
+from sparse_ad.data.images import Images
 from sparse_ad.data.sources import tree
 from sparse_ad.data.sources.masks import match_masks
 from sparse_ad.errors import UserError, require
@@ -66,34 +67,34 @@ def with_masks(examples: Iterable[Example], masks: Masks) -> tuple[Example, ...]
     )
 
 
-def add_ignored(loaded: Loaded, ignore: Path, root: Path, size: tuple[int, int]) -> Loaded:
+def add_ignored(loaded: Loaded, ignore: Path, root: Path, images: Images) -> Loaded:
     """Returns the examples with their masks of what to ignore, once each of these has been read.
 
-    `size`: of the images when decoded. Raises: UserError for a mask that cannot be read, has
+    Raises: UserError for a mask that cannot be read, has
     another size than its image, or covers all of it.
     """
     examples = loaded.train + loaded.test
     paths = [example.image for example in examples if isinstance(example.image, Path)]
     masks, left_out = match_ignored(ignore, root, paths)
     train, test = with_masks(loaded.train, masks), with_masks(loaded.test, masks)
-    check_ignored(train + test, size)
-    return Loaded(train, test, loaded.left_out + left_out)
+    check_ignored(train + test, images)
+    return loaded._replace(train=train, test=test, left_out=loaded.left_out + left_out)
 
 
-def check_ignored(examples: Collection[Example], size: tuple[int, int]) -> None:
+def check_ignored(examples: Collection[Example], images: Images) -> None:
     """Raises UserError that names an image, and its mask of what to ignore that cannot be used."""
     checked = set()
     for example in examples:
         if example.ignore is None:
             continue
         try:
-            shape = image_shape(example.image)
+            shape = image_shape(example.image, options=images)
         except UserError:  # an unreadable image is reported when it is fitted or scored
             continue
         if (example.ignore, shape) in checked:
             continue
         checked.add((example.ignore, shape))
         try:
-            decode_ignored(example.ignore, size, shape, "mask of what to ignore")
+            decode_ignored(example.ignore, images.size, shape, NAME, images)
         except UserError as error:
             raise UserError(f"{example.path}: {error}") from error

@@ -1,9 +1,8 @@
 """CSV tables that name the images of a set, and whether the files agree with them."""
 
 import csv
-import hashlib
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -99,39 +98,3 @@ def check_counts(table: Path, kinds: Iterable[str], published: Mapping[str, int]
     ]
     if other:
         log.warning("%s: other image counts than published: %s", table, ", ".join(other))
-
-
-def find_copies(files: Iterable[Path]) -> list[tuple[Path, ...]]:
-    """Returns the groups of files that are the same byte for byte, sorted.
-
-    Only files of equal size are read. One that cannot be read has no copies: decoding names it.
-    """
-    alike = _group(files, lambda path: path.stat().st_size)
-    same = (copies for group in alike for copies in _group(group, _digest))
-    return sorted(tuple(sorted(copies)) for copies in same)
-
-
-def _group(files: Iterable[Path], key) -> list[list[Path]]:
-    """Returns the files with equal keys, where there are two or more."""
-    groups = defaultdict(list)
-    for path in files:
-        groups[key(path)].append(path)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _digest(path: Path) -> bytes | Path:
-    try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-    except OSError:
-        return path
-
-
-def warn_of_copies(table: Path, files: Iterable[Path]) -> None:
-    """Warns of images that are copies of others, byte for byte."""
-    copies = find_copies(files)
-    if copies:
-        first, second, *_ = copies[0]
-        log.warning(
-            "%s: %d images are copies of others, byte for byte, such as %s of %s",
-            *(table, sum(map(len, copies)) - len(copies), second.name, first.name),
-        )

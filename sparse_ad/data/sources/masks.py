@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparse_ad.data.decode import decode_mask, image_shape
+from sparse_ad.data.reading import Decoding
 from sparse_ad.errors import UserError
 from sparse_ad.types import Example
 
@@ -71,24 +72,24 @@ def match_masks(
     return {image: candidates[0] for image, candidates in found.items()}, unused
 
 
-def check_masks(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+def check_masks(examples: tuple[Example, ...], decoding: Decoding) -> tuple[Example, ...]:
     """Returns the examples without the masks of normal images, once every mask has been read.
 
     Raises: UserError that names a mask which cannot be read, has another size than its image, or
     marks pixels of a normal image.
     """
-    return tuple(check_mask(example) for example in examples)
+    return tuple(check_mask(example, decoding) for example in examples)
 
 
-def check_mask(example: Example) -> Example:
+def check_mask(example: Example, decoding: Decoding) -> Example:
     """Returns the example, whose mask can be read; see `check_masks`."""
     if example.mask is None:
         return example
     try:
-        shape = image_shape(example.image)
+        shape = image_shape(example.image, options=decoding)
     except UserError:  # an unreadable image is skipped, and reported, when it is scored
         return example
-    mask = decode_mask(example.mask, shape, shape)
+    mask = decode_mask(example.mask, shape, shape, options=decoding)
     if example.label:
         return example
     if mask.any():
