@@ -29,6 +29,7 @@ class Example(NamedTuple):
     mask: Encoded | None  # non-zero = anomalous; None = not known (or nothing to mark)
     group: str  # lesion, driver, item: never on both sides of a split
     path: str  # the name shown to people, unique within its data set
+    ignore: Encoded | None = None  # non-zero = left out of all that is measured; None = nothing is
 
 
 class LeftOut(NamedTuple):
@@ -66,6 +67,7 @@ class Batch(NamedTuple):
     valid: Bool[np.ndarray, " n"]  # False: padding, or an image that could not be read
     index: Int[np.ndarray, " n"]  # position in the examples; -1 for padding
     problem: tuple[str, ...]  # why an image could not be read; "" where all is well
+    ignored: Bool[np.ndarray, "n h w"]  # pixels that were filled in from others; see `data.ignored`
 
 
 class Diagnostics(NamedTuple):

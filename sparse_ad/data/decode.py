@@ -71,7 +71,7 @@ def decode_mask(
     if grey.any() and not mask.any():
         raise UserError(
             f"{name}: largest mask value is {grey.max() * 255:.0f} of 255 and pixels count as "
-            "anomalous above 127: store masks as 0 and 255"
+            "marked above 127: store masks as 0 and 255"
         )
     if mask.shape == tuple(size):
         return mask

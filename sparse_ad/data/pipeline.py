@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sparse_ad.data.decode import decode, decode_mask, image_shape
+from sparse_ad.data.ignored import fill, find_ignored
 from sparse_ad.data.images import Images
 from sparse_ad.errors import UserError, require
 from sparse_ad.types import Batch, Example
@@ -27,6 +28,7 @@ class _Record(NamedTuple):
     valid: bool
     index: int
     problem: str
+    ignored: np.ndarray
 
 
 def training_batches(
@@ -112,8 +114,10 @@ def _collate(batch_size: int, records: Sequence[_Record]) -> Batch:
     """Stacks records into a batch, and pads it to `batch_size`."""
     missing = batch_size - len(records)
     first = records[0]
-    padding = _Record(np.zeros_like(first.image), 0, np.zeros_like(first.mask), False, -1, "")
-    image, label, mask, valid, index, problem = zip(*records, *[padding] * missing, strict=True)
+    blank, unmarked = np.zeros_like(first.image), np.zeros_like(first.mask)
+    padding = _Record(blank, 0, unmarked, False, -1, "", first.ignored)
+    columns = zip(*records, *[padding] * missing, strict=True)
+    image, label, mask, valid, index, problem, ignored = columns
     return Batch(
         np.stack(image),
         np.array(label, np.int32),
@@ -121,15 +125,23 @@ def _collate(batch_size: int, records: Sequence[_Record]) -> Batch:
         np.array(valid, bool),
         np.array(index, np.int32),
         problem,
+        np.stack(ignored),
     )
 
 
 def _read_strictly(examples: Sequence[Example], options: Images, index: int) -> _Record:
-    """Decodes one example; raises UserError when it cannot be read. Training needs no masks."""
+    """Decodes one example and fills its ignored pixels in; training needs no masks of defects.
+
+    Raises: UserError when it cannot be read.
+    """
     example = examples[index]
     image = decode(example.image, options.size, options.color, example.path, options)
     unmarked = np.broadcast_to(np.False_, options.size)  # takes no memory
-    return _Record(image, example.label, unmarked, True, int(index), "")
+    record = _Record(image, example.label, unmarked, True, int(index), "", unmarked)
+    ignored = find_ignored(example, options.size, options)
+    if ignored is None:
+        return record
+    return record._replace(image=fill(image, ignored), ignored=ignored.mask)
 
 
 def _read_leniently(examples: Sequence[Example], options: Images, index: int) -> _Record:
@@ -139,7 +151,7 @@ def _read_leniently(examples: Sequence[Example], options: Images, index: int) ->
         record = _read_strictly(examples, options, index)
     except UserError as error:
         blank, unmarked = np.zeros(options.shape, np.float32), np.zeros(options.size, bool)
-        return _Record(blank, example.label, unmarked, False, int(index), str(error))
+        return _Record(blank, example.label, unmarked, False, int(index), str(error), unmarked)
     if example.mask is None:
         return record
     shape = image_shape(example.image, example.path, options)

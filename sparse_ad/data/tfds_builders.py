@@ -81,7 +81,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, examples: Sequence[Example]) -> Iterator[tuple[int, dict]]:
         for key, example in enumerate(examples):
             mask = b"" if example.mask is None else _to_bytes(example.mask)
-            yield key, {**example._asdict(), "image": _to_bytes(example.image), "mask": mask}
+            fields = {**example._asdict(), "image": _to_bytes(example.image), "mask": mask}
+            del fields["ignore"]  # the default options of the sources ignore nothing
+            yield key, fields
 
 
 def _to_bytes(encoded: Encoded) -> bytes:

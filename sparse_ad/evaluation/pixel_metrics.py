@@ -31,9 +31,15 @@ class PixelCounts(NamedTuple):
 
 
 def count_pixels(
-    anomaly_map: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"], origin: float
+    anomaly_map: Float[np.ndarray, "h w"],
+    mask: Bool[np.ndarray, "h w"],
+    origin: float,
+    ignored: Bool[np.ndarray, "h w"] | None = None,
 ) -> PixelCounts:
     """Counts the pixels of one map by score bin: normal and anomalous (mask True) ones.
+
+    Ignored pixels are neither. A region consists of what is left of it; one of which nothing is
+    left does not count.
 
     The bin is the top BITS of the float32 score - origin, reordered so that bins ascend with the
     scores; a bin is under 1 % of its distance to `origin` wide. With the origin at a typical normal
@@ -44,6 +50,9 @@ def count_pixels(
     """
     labelled: Any = ndimage.label(mask, structure=np.ones((3, 3)))
     labels, regions = labelled
+    if ignored is not None and ignored.any():
+        anomaly_map, mask, labels = (each[~ignored] for each in (anomaly_map, mask, labels))
+        regions = len(np.unique(labels[labels > 0]))
     size = np.bincount(labels.ravel())
     fraction = np.where(labels > 0, 1.0 / size[labels], 0.0)
     bins = _bin(anomaly_map, origin).ravel()

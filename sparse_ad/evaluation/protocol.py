@@ -1,6 +1,7 @@
 """The protocol: a threshold from held-out normal images, then metrics on the test images."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -42,6 +43,8 @@ NO_QUALITY = {  # the fields of Results that are measured on image scores, witho
     "kinds": {},
     "oracle": Oracle(None, None),
 }
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,9 @@ def calibrate(
     batches = images, options.batch_size
     for image in score_images(score, params, examples, *batches, "calibrate", seconds):
         if not image.problem:
-            medians.append(np.median(image.map))
-            maxima.append(np.max(image.map))
+            kept = image.map[~image.ignored]
+            medians.append(np.median(kept))
+            maxima.append(np.max(kept))
         scored.append(_without_pixels(image))
     skipped = check_readable(scored, options.max_unreadable)
     readable = [image for image in scored if not image.problem]
@@ -176,18 +180,24 @@ def measure(
 ) -> Measured:
     """Scores the test images and measures their maps; `origin`: see `pixel_metrics.count_pixels`.
 
-    Anomalous images whose mask is not known, or marks nothing, are left out of the pixel metrics
-    and counted there as `left_out`; normal ones count as normal pixels throughout.
+    Anomalous images whose mask is not known, or marks nothing that is not ignored, are left out of
+    the pixel metrics and counted there as `left_out`; normal ones count as normal throughout.
+    Ignored pixels do not count. Marks on ignored pixels alone are a warning.
     Raises: UserError with too many unreadable images, or scores not finite.
     """
-    seconds, scored, counts, left_out = [], [], [], 0
+    seconds, scored, counts, left_out, hidden = [], [], [], 0, 0
     batches = images, options.batch_size
     for image in score_images(score, params, examples, *batches, "evaluate", seconds):
-        if not image.problem and image.example.label == 1 and not image.mask.any():
-            left_out += 1
+        marked = (image.mask & ~image.ignored).any()
+        if not image.problem and image.example.label == 1 and not marked:
+            left_out, hidden = left_out + 1, hidden + image.mask.any()
         elif not image.problem:
-            counts.append(pixel_metrics.count_pixels(image.map, image.mask, origin))
+            counted = image.map, image.mask, origin, image.ignored
+            counts.append(pixel_metrics.count_pixels(*counted))
         scored.append(_without_pixels(image))
+    if hidden:
+        told = "%d anomalous images are marked on ignored pixels alone: they count as anomalous"
+        log.warning(told, hidden)
     skipped = check_readable(scored, options.max_unreadable)
     readable = [image for image in scored if not image.problem]
     pixel = pixel_metrics.measure_pixels(counts, options.bootstrap, seed)
@@ -236,5 +246,6 @@ def _count(
 
 def _without_pixels(image: ScoredImage) -> ScoredImage:
     """What may be kept of every image: memory must not grow with their resolution."""
-    example = image.example._replace(image=b"", mask=None)
-    return image._replace(example=example, image=NO_MAP, mask=NO_MAP, map=NO_MAP)
+    example = image.example._replace(image=b"", mask=None, ignore=None)
+    nothing = dict.fromkeys(("image", "mask", "map", "ignored"), NO_MAP)
+    return image._replace(example=example, **nothing)

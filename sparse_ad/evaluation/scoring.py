@@ -38,6 +38,7 @@ class ScoredImage(NamedTuple):
     map: Float[np.ndarray, "h w"]
     info: Diagnostics  # of plain numbers
     problem: str  # why it could not be read; "" if it could
+    ignored: Bool[np.ndarray, "h w"]  # pixels that were filled in
 
 
 def score_images(
@@ -58,11 +59,13 @@ def score_images(
     """
     with tqdm(total=len(examples), desc=title, unit="image", delay=1) as bar:
         for batch in scoring_batches(examples, images, batch_size):
-            scores, spent = _timed(score, params, batch.image)
+            # without ignored pixels: the same call as ever
+            inputs = (batch.image, batch.ignored)[: 1 + batch.ignored.any()]
+            scores, spent = _timed(score, params, *inputs)
             if seconds is not None:
                 seconds.append(spent)
                 if len(examples) <= batch_size:  # only the compiling call would be timed
-                    seconds += [_timed(score, params, batch.image)[1] for _ in range(REPEATS)]
+                    seconds += [_timed(score, params, *inputs)[1] for _ in range(REPEATS)]
             for row in np.flatnonzero(batch.index >= 0).tolist():
                 yield _scored_image(examples[batch.index[row]], batch, scores, row)
                 bar.update()
@@ -125,27 +128,30 @@ def summarise_info(infos: Sequence[Diagnostics]) -> dict[str, float]:
     return mean | largest
 
 
-def _timed(
-    score: Score, params: Params, images: Float[np.ndarray, "n h w c"]
-) -> tuple[Scores, float]:
+def _timed(score: Score, params: Params, *inputs: np.ndarray) -> tuple[Scores, float]:
     start = time.perf_counter()
-    scores = jax.tree.map(np.asarray, score(params, images))  # waits for the result
+    scores = jax.tree.map(np.asarray, score(params, *inputs))  # waits for the result
     return scores, time.perf_counter() - start
 
 
 def _scored_image(example: Example, batch: Batch, scores: Scores, row: int) -> ScoredImage:
-    image, mask = batch.image[row], batch.mask[row]
+    image, mask, ignored = batch.image[row], batch.mask[row], batch.ignored[row]
     if not batch.valid[row]:
         blank, problem = np.zeros_like(scores.map[row]), batch.problem[row]
-        return ScoredImage(example, image, mask, np.nan, blank, NO_DIAGNOSTICS, problem)
+        return ScoredImage(example, image, mask, np.nan, blank, NO_DIAGNOSTICS, problem, ignored)
     value, anomaly_map = float(scores.image[row]), np.asarray(scores.map[row])
+    if np.isnan(value) and ignored.any() and np.isfinite(anomaly_map).all():
+        raise UserError(
+            f"{example.path}: no patch lies on pixels that are not ignored (data.ignore): ignore "
+            "fewer pixels, or make patches smaller"
+        )
     if not (np.isfinite(value) and np.isfinite(anomaly_map).all()):
         raise UserError(
             f"{example.path}: score {value} or its map is not finite: look for broken pixels in "
             "the image; if all images do this, fit again with a larger penalty"
         )
     info = jax.tree.map(lambda column: float(column[row]), scores.info)
-    return ScoredImage(example, image, mask, value, anomaly_map, info, "")
+    return ScoredImage(example, image, mask, value, anomaly_map, info, "", ignored)
 
 
 def _peak_device_memory() -> int | None:

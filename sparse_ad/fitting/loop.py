@@ -24,7 +24,7 @@ from sparse_ad.fitting.setup import Setup
 from sparse_ad.fitting.steps import CALL_SECONDS, Pace, make_steps
 from sparse_ad.system.files import read_json, write_json
 from sparse_ad.system.signals import Stopped, StopSignals
-from sparse_ad.types import Example, Params, State
+from sparse_ad.types import Encoded, Example, Params, State
 
 
 class Progress(NamedTuple):
@@ -161,6 +161,21 @@ def _check_same_images(
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """Returns a hash of the names and sizes of the images, in their order, wherever they lie."""
+    """Returns a hash of the names and sizes of the images, in their order, wherever they lie.
+
+    Those of their masks of what to ignore are part of it, where there are any.
+    """
     names = "\n".join(f"{example.path} {size_of(example.image)}" for example in examples)
+    masks = ((example.path, example.ignore) for example in examples)
+    ignored = [
+        f"\n{path} ignores {name_of(mask)} {size_of(mask)}"
+        for path, mask in masks
+        if mask is not None
+    ]
+    names += "".join(ignored)
     return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def name_of(image: Encoded) -> str:
+    """Returns the name of a file, without its folder; "" for what is no file."""
+    return image.name if isinstance(image, Path) else ""

@@ -18,9 +18,10 @@ from PIL import Image
 from scipy import ndimage
 
 from sparse_ad.data.decode import decode, image_shape, resize
+from sparse_ad.data.ignored import clear_ignored, ignored_at
 from sparse_ad.data.images import Images
 from sparse_ad.evaluation.results import Scale
-from sparse_ad.report.heatmaps import overlay
+from sparse_ad.report.heatmaps import cover, overlay
 from sparse_ad.system.files import write_bytes
 from sparse_ad.types import Example
 
@@ -46,8 +47,9 @@ class Found:
 
     @cached_property
     def map(self) -> Float[np.ndarray, "h w"]:
-        """The map at the size of the image."""
-        return resize(self.small, self.size)
+        """The map at the size of the image; 0 where it is ignored."""
+        at_size = resize(self.small, self.size)
+        return clear_ignored(self.example, at_size, self.shown.images)
 
     @cached_property
     def mask(self) -> Bool[np.ndarray, "h w"]:
@@ -56,13 +58,18 @@ class Found:
 
 
 def draw_overlay(found: Found) -> bytes:
-    """Returns the heat map over the image as PNG, on the colour scale of the calibration."""
+    """Returns the heat map over the image as PNG, on the colour scale of the calibration.
+
+    Ignored pixels are hatched.
+    """
     shrink = min(1.0, OVERLAY_SIDE / max(found.size))
     height, width = (max(2, round(shrink * side)) for side in found.size)
     example, shown = found.example, found.shown
     options = shown.images
     image = decode(example.image, (height, width), options.color, example.path, options)
     drawn = overlay(image, resize(found.small, (height, width)), shown.scale)
+    ignored = ignored_at(example, (height, width), options)
+    drawn = drawn if ignored is None else cover(drawn, ignored)
     return png(np.rint(255 * drawn).astype(np.uint8))
 
 

@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from sparse_ad.data.decode import image_shape, resize
+from sparse_ad.data.ignored import clear_ignored
 from sparse_ad.data.images import Images
+from sparse_ad.data.sources.folder import with_ignored
 from sparse_ad.devices import fit_batch
 from sparse_ad.errors import UserError, require
 from sparse_ad.evaluation.results import Calibration
@@ -81,7 +83,8 @@ class Predictor:
         size. A score does not depend on the other images.
         Raises: UserError for an image that cannot be read.
         """
-        examples, options = examples_of(images), self.experiment.evaluation
+        options = self.experiment.evaluation
+        examples = with_ignored(self.experiment.data, None, examples_of(images))
         power = 1 << (len(examples) - 1).bit_length()  # so few sizes of batches are compiled
         size = fit_batch(options.batch_size, power)
         scores, maps = [], []
@@ -140,5 +143,6 @@ def given_limit(flag: str, value: float | None) -> Limit | None:
 def own_size(
     example: Example, anomaly_map: Float[np.ndarray, "h w"], images: Images
 ) -> Float[np.ndarray, "_ _"]:
-    """Returns an anomaly map at the size of its image, bilinear."""
-    return resize(anomaly_map, image_shape(example.image, example.path, images))
+    """Returns an anomaly map at the size of its image, bilinear; 0 where that is ignored."""
+    at_size = resize(anomaly_map, image_shape(example.image, example.path, images))
+    return clear_ignored(example, at_size, images)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sparse_ad.data import warn_of_unused
 from sparse_ad.data.checks import warn_of_orientation
+from sparse_ad.data.sources.folder import with_ignored
 from sparse_ad.devices import fit_batch
 from sparse_ad.errors import UserError, require_choice
 from sparse_ad.evaluation.scoring import ScoredImage
@@ -72,6 +73,8 @@ def predict(
     """
     require_fitted(workdir, experiment)
     inputs = list_inputs(given, output)
+    examples = with_ignored(experiment.data, inputs.folder, inputs.examples)
+    inputs = inputs._replace(examples=examples)
     warn_of_unused(inputs.left_out)
     warn_of_orientation(inputs.examples, experiment.data)
     fitted = load_fitted(experiment, workdir)

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_curve
 
 from sparse_ad.evaluation.results import ImageMetrics, Scale, ScoreRow
 from sparse_ad.nets.losses import fraction_active
-from sparse_ad.report.heatmaps import COLOURS, overlay, to_rgb
+from sparse_ad.report.heatmaps import COLOURS, hatching, overlay, to_rgb
 from sparse_ad.report.pictures import Picture
 
 NORMAL, ANOMALOUS, CONTOUR = "#0072B2", "#D55E00", "#56F0FF"
@@ -88,6 +88,7 @@ def draw_examples(pictures: Sequence[Picture], scale: Scale) -> Figure | None:
         show_image(above, to_rgb(picture.image))
         show_image(below, overlay(picture.image, picture.map, scale))
         for panel in (above, below):
+            hatch(panel, picture.ignored)
             outline_mask(panel, picture.mask)
         above.set_title(caption(picture), fontsize=8)
     axes[0, 0].set_ylabel("image")
@@ -111,13 +112,18 @@ def draw_reconstructions(pictures: Sequence[Picture]) -> Figure | None:
         return None
     figure = Figure(figsize=(7.2, 2 * len(pairs) + 0.4), layout="constrained")
     axes = figure.subplots(len(pairs), 3, squeeze=False)
-    differences = [np.abs(picture.image - drawn).mean(-1) for picture, drawn in pairs]
+    differences = [
+        np.where(picture.ignored, 0, np.abs(picture.image - drawn).mean(-1))
+        for picture, drawn in pairs
+    ]
     largest = float(np.quantile(differences, 0.999)) or 1.0
     for (picture, reconstruction), difference, panels in zip(pairs, differences, axes, strict=True):
         show_image(panels[0], to_rgb(picture.image))
-        outline_mask(panels[0], picture.mask)
         show_image(panels[1], to_rgb(reconstruction))
         drawn = show_image(panels[2], difference, cmap="inferno", vmin=0, vmax=largest)
+        for panel in panels:
+            hatch(panel, picture.ignored)
+        outline_mask(panels[0], picture.mask)
         panels[0].set_ylabel(caption(picture), fontsize=8)
     for panel, name in zip(axes[0], ("original", "reconstruction", "difference"), strict=True):
         panel.set_title(name, fontsize=10)
@@ -198,6 +204,12 @@ def show_image(axes, image, **style):
     """Shows an image or map without ticks; returns what a colour bar needs."""
     axes.set(xticks=[], yticks=[])
     return axes.imshow(image, interpolation="nearest", **style)
+
+
+def hatch(axes, ignored) -> None:
+    """Hatches the ignored pixels of a panel, if there are any."""
+    if ignored.any():
+        show_image(axes, hatching(ignored))
 
 
 def outline_mask(axes, mask) -> None:

@@ -2,7 +2,7 @@
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.colors import ListedColormap
 
 from sparse_ad.evaluation.results import Scale
@@ -19,6 +19,21 @@ def overlay(
     heat = np.clip((anomaly_map - scale.low) / (scale.high - scale.low), 0, 1)
     cover = 0.85 * np.sqrt(heat)[..., None]
     return (1 - cover) * to_rgb(image) + cover * COLOURS(heat)[..., :3]
+
+
+def hatching(ignored: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 4"]:
+    """Returns what covers ignored pixels: diagonal stripes of two greys, RGBA, clear elsewhere."""
+    rows, columns = np.indices(ignored.shape)
+    stripe = (rows + columns) // max(1, min(ignored.shape) // 48) % 3 == 0
+    grey = np.where(stripe, 0.35, 0.7)
+    return np.stack([grey, grey, grey, ignored], axis=-1)
+
+
+def cover(
+    picture: Float[np.ndarray, "h w 3"], ignored: Bool[np.ndarray, "h w"]
+) -> Float[np.ndarray, "h w 3"]:
+    """Returns the picture with its ignored pixels hatched."""
+    return np.where(ignored[..., None], hatching(ignored)[..., :3], picture)
 
 
 def to_rgb(image: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w 3"]:

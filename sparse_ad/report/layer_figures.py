@@ -19,6 +19,7 @@ from sparse_ad.report.figures import (
     NORMAL,
     add_legend,
     caption,
+    hatch,
     outline_mask,
     show_image,
 )
@@ -73,11 +74,13 @@ def draw_layer_maps(pictures: Pictures, scale: Scale) -> Figure | None:
     )
     for (title, (picture, parts)), (first, *others) in zip(explained.items(), panels, strict=True):
         show_image(first, to_rgb(picture.image))
+        hatch(first, picture.ignored)
         outline_mask(first, picture.mask)
         first.set_ylabel(f"{title}\n{caption(picture)}", fontsize=7.5)
         maps = [parts[name].map for name in layers] + [picture.map]
         for axes, each, norm in zip(others, maps, scales, strict=True):
             show_image(axes, each, cmap=COLOURS, norm=norm)
+            hatch(axes, picture.ignored)
             outline_mask(axes, picture.mask)
     bars[0].set_axis_off()
     for axes, norm in zip(bars[1:], scales, strict=True):

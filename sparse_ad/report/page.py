@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sparse_ad.evaluation.results import Results, ScoreRow
 from sparse_ad.nets.losses import ACTIVE
 from sparse_ad.report import curves, figures, html, layer_figures, summary
-from sparse_ad.report.pictures import SAMPLED, Pictures
+from sparse_ad.report.pictures import SAMPLED, Picture, Pictures
 from sparse_ad.system.files import write_bytes, write_text
 
 FIGURES = {  # file -> caption
@@ -55,6 +55,8 @@ LAYER_FIGURES = {  # of a method that can explain its score by layers
         "channel of a typical (median) normal image lies."
     ),
 }
+HATCHED = "Hatched pixels are ignored."  # in captions of figures of images, where there are any
+OF_IMAGES = ("worst", "best", "reconstructions", "layer_maps")
 
 
 class Embedded(NamedTuple):
@@ -79,12 +81,13 @@ def write_report(
     folder = Path(folder)
     drawn = _draw(results, rows, pictures)
     drawn["curves"] = curves.draw_curves(metrics)
+    hatched = any(picture.ignored.any() for picture in every(pictures))
     page = html.render(
         "report",
         results=results,
         tested=summary.is_tested(results),
-        figures=_write_figures(folder / "figures", drawn, FIGURES),
-        layer_figures=_write_figures(folder / "figures", drawn, LAYER_FIGURES),
+        figures=_write_figures(folder / "figures", drawn, FIGURES, hatched),
+        layer_figures=_write_figures(folder / "figures", drawn, LAYER_FIGURES, hatched),
         quality=summary.list_metrics(results),
         copies=summary.describe_copies(results.copies) if results.copies else "",
         promise=summary.describe_threshold(results.threshold),
@@ -99,7 +102,7 @@ def write_report(
 
 
 def _write_figures(
-    folder: Path, drawn: dict[str, Figure | None], captions: dict[str, str]
+    folder: Path, drawn: dict[str, Figure | None], captions: dict[str, str], hatched: bool
 ) -> list[Embedded]:
     """Writes the figures that have captions here; removes old files of those not drawn."""
     embedded = []
@@ -110,8 +113,15 @@ def _write_figures(
             continue
         content = figures.render(figure)
         write_bytes(path, content)
+        caption += f" {HATCHED}" if hatched and name in OF_IMAGES else ""
         embedded.append(Embedded(name, caption, base64.b64encode(content).decode()))
     return embedded
+
+
+def every(pictures: Pictures) -> tuple[Picture, ...]:
+    """Returns all pictures, those of normal images first."""
+    normal = pictures.lowest_normal + pictures.highest_normal
+    return normal + pictures.highest_anomalous + pictures.lowest_anomalous
 
 
 def _draw(
@@ -120,14 +130,12 @@ def _draw(
     scale = results.scale
     worst = pictures.highest_normal + pictures.lowest_anomalous
     best = pictures.highest_anomalous + pictures.lowest_normal
-    in_turn = pictures.lowest_normal + pictures.highest_normal
-    in_turn += pictures.highest_anomalous + pictures.lowest_anomalous
     return {
         "histogram": figures.draw_histogram(rows, results.threshold.value),
         "roc": figures.draw_roc(rows, results.image),
         "worst": figures.draw_examples(worst, scale),
         "best": figures.draw_examples(best, scale),
-        "reconstructions": figures.draw_reconstructions(in_turn),
+        "reconstructions": figures.draw_reconstructions(every(pictures)),
         "atoms": figures.draw_atoms(pictures.atoms),
         "latents": figures.draw_latents(pictures.latents),
         "layers": layer_figures.draw_layers(pictures.layers),

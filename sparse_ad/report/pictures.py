@@ -31,6 +31,7 @@ class Picture(NamedTuple):
     image: Float[np.ndarray, "h w c"]  # 0..1
     map: Float[np.ndarray, "h w"]
     mask: Bool[np.ndarray, "h w"]  # all False where none is known
+    ignored: Bool[np.ndarray, "h w"]  # pixels that were filled in
     reconstruction: Float[np.ndarray, "h w c"] | None  # of the first picture of each group
     layers: Explanations | None = None  # of the first picture of each group
 
@@ -91,8 +92,9 @@ def gather_pictures(
     scored = score_images(score, params, _select(examples, chosen), images, batch_size, "pictures")
     for image in scored:
         path = image.example.path
+        shown = image.image, image.map, image.mask, image.ignored
         extras = reconstructions.get(path), explanations.get(path)
-        pictures[path] = Picture(chosen[path], image.image, image.map, image.mask, *extras)
+        pictures[path] = Picture(chosen[path], *shown, *extras)
     atoms = method.views.atoms
     return Pictures(
         **{name: tuple(pictures[row.path] for row in group) for name, group in groups.items()},

@@ -22,6 +22,7 @@ NEEDED = ("name", "data", "method")  # sections that have been in every config.j
 CHANGEABLE = (  # sections and fields that may change after fitting
     "evaluation",
     "data.root",  # which images they are is checked by names and sizes (fitting/loop)
+    "data.ignore",  # so are the masks
 )
 IMMATERIAL = (  # fields that change no number
     "data.max_pixels",

@@ -118,3 +118,30 @@ def test_size_of_counts_does_not_grow_with_resolution(rng):
     assert len(counts.bin) < 8192  # of 1,048,576 pixels
     assert counts.normal.sum() + counts.anomalous.sum() == maps.size
     assert counts.region.sum() == pytest.approx(counts.regions)
+
+
+def test_ignored_pixels_are_neither_normal_nor_anomalous(rng):
+    """Against scikit-learn, and regions one by one, on kept pixels alone."""
+    maps, masks = _maps(rng)
+    maps = np.float32(np.round(maps * 8) / 8)  # a bin for each score
+    ignored = np.zeros_like(masks)
+    ignored[1, 10:13] = True  # through a region, which stays one
+    ignored[2, 29:, :20] = True  # all of a region
+    ignored[0, :20] = ignored[5, :, ::3] = True
+    maps[ignored] = 1000.0 * rng.normal(size=ignored.sum())
+    counts = [
+        pixel_metrics.count_pixels(each, mask, 0.0, left_out)
+        for each, mask, left_out in zip(maps, masks, ignored, strict=True)
+    ]
+    metrics = pixel_metrics.measure_pixels(counts, 20, seed=0)
+    assert metrics.auroc.value == pytest.approx(roc_auc_score(masks[~ignored], maps[~ignored]))
+    labels = ndimage.label(masks[1], np.ones((3, 3)))[0]
+    assert labels.max() == 1
+    regions = [maps[1][masks[1] & ~ignored[1]], maps[2, 5:15, 30:33].ravel(), maps[3, 0, :1]]
+    assert (metrics.images, metrics.regions) == (3, len(regions))
+    normal, levels = np.sort(maps[~masks & ~ignored]), np.unique(maps[~ignored])[::-1]
+    rate = [0.0, *(1 - np.searchsorted(normal, levels) / len(normal))]
+    overlap = [0.0, *np.mean([[(r >= level).mean() for level in levels] for r in regions], axis=0)]
+    at = np.append(np.array(rate)[np.array(rate) < 0.3], 0.3)
+    exact = np.trapezoid(np.interp(at, *_last_of_ties(rate, overlap)), at) / 0.3
+    assert metrics.aupro_30.value == pytest.approx(exact, abs=1e-9)

@@ -210,3 +210,36 @@ def test_options_out_of_range_are_refused(field, value):
     with pytest.raises(FieldError) as error:
         Evaluation(**{field: value})
     assert (error.value.field, error.value.value) == (field, value)
+
+
+HIDDEN = np.zeros((SIZE, SIZE), bool)
+HIDDEN[:, 12:] = True
+
+
+def test_ignored_pixels_do_not_set_the_scale(score, fitted, splits):
+    """As bright as may be, they change neither the maps nor what is read from them."""
+    masked = [each._replace(ignore=HIDDEN) for each in splits.calibration]
+    calibration = protocol.calibrate(score, fitted, masked, IMAGES, OPTIONS)
+    maps = by_hand(fitted, splits.calibration)[:, ~HIDDEN]
+    expected = protocol.set_scale(np.median(maps, 1), maps.max(1), OPTIONS.false_alarm_rate)
+    assert calibration.scale == pytest.approx(expected, rel=1e-5)
+    bright = [each._replace(image=np.where(HIDDEN, 255, each.image)) for each in masked]
+    bright = [each._replace(image=each.image.astype(np.uint8)) for each in bright]
+    again = protocol.calibrate(score, fitted, bright, IMAGES, OPTIONS)
+    assert (again.scale, again.scores) == (calibration.scale, calibration.scores)
+
+
+def test_defects_on_ignored_pixels_alone_are_a_warning(score, fitted, splits, caplog):
+    masked = tuple(each._replace(ignore=each.mask) for each in splits.test)
+    _, results, _ = run(score, fitted, splits._replace(test=masked))
+    assert "11 anomalous images are marked on ignored pixels alone" in caplog.text
+    assert (results.pixel.images, results.pixel.left_out) == (0, 11)
+
+
+def test_an_image_of_which_nothing_is_left_is_named(fitted, splits):
+    def nothing(params, images, ignored):
+        return Scores(jnp.full(len(images), jnp.nan), jnp.zeros(images.shape[:3]))
+
+    masked = [each._replace(ignore=HIDDEN) for each in splits.calibration]
+    with pytest.raises(UserError, match=r"^good/000\.png: no patch lies on pixels that are not ig"):
+        protocol.calibrate(nothing, fitted, masked, IMAGES, OPTIONS)

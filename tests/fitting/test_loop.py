@@ -1,6 +1,8 @@
 """Bad fields and bad images are told before anything is written; fits resume bit for bit."""
 
+import hashlib
 import json
+import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,6 +19,7 @@ from sparse_ad.experiment import read_experiment
 from sparse_ad.fitting import loop
 from sparse_ad.methods import METHODS
 from sparse_ad.system.command_line import load_config
+from sparse_ad.types import Example
 
 
 @pytest.fixture
@@ -272,3 +275,20 @@ def test_both_ways_fit_alike(experiment, work, tmp_path):
     setup = experiment.setup(experiment.build())
     one, other = (loop.load(setup, folder) for folder in (work, tmp_path / "streamed"))
     np.testing.assert_allclose(one["mean"], other["mean"], rtol=1e-6, atol=1e-6)
+
+
+def test_masks_of_what_to_ignore_are_part_of_the_training_images(tmp_path):
+    image = write_image(tmp_path / "a.png", noise(0))
+    mask = write_image(tmp_path / "mask.png", np.zeros((12, 10), np.uint8))
+    plain = Example(image, 0, "good", None, "a", "a")
+    masked = plain._replace(ignore=mask)
+    expected = f"a {image.stat().st_size}\na {image.stat().st_size}"
+    assert loop.fingerprint([plain] * 2) == hashlib.sha256(expected.encode()).hexdigest()
+    (tmp_path / "moved").mkdir()
+    moved = masked._replace(ignore=shutil.copy(mask, tmp_path / "moved" / "mask.png"))
+    assert loop.fingerprint([masked]) == loop.fingerprint([moved])
+    renamed = masked._replace(ignore=shutil.copy(mask, tmp_path / "other.png"))
+    larger = masked._replace(ignore=write_image(tmp_path / "moved" / "mask.png", noise(1)))
+    second = masked._replace(path="b"), plain._replace(path="b")
+    others = [plain], [masked, second[1]], [plain, second[0]], [renamed], [larger], [masked]
+    assert len({loop.fingerprint(each) for each in others}) == len(others)

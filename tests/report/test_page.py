@@ -147,3 +147,22 @@ def test_the_legend_of_latents_counts_active_units():
 def test_drawing_does_not_touch_pyplot():
     code = "import sys, sparse_ad.report.page; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_ignored_pixels_are_hatched(tmp_path):
+    splits, hidden = make_splits(), np.zeros((24, 24), bool)
+    hidden[4:9, 3:20] = True
+    test = tuple(each._replace(ignore=hidden) for each in splits.test)
+    page.write_report(tmp_path / "with", *_evaluate(splits._replace(test=test), mean_image()))
+    text = (tmp_path / "with" / "report.html").read_text("utf-8")
+    assert text.count(page.HATCHED) == 3  # the figures of images that this detector has
+    picture = np.random.default_rng(0).random((24, 24, 3))
+    np.testing.assert_array_equal(heatmaps.cover(picture, hidden & False), picture)
+    hatched = heatmaps.cover(picture, hidden)
+    np.testing.assert_array_equal(picture[~hidden], hatched[~hidden])
+    greys = np.unique(hatched[hidden], axis=0)
+    assert len(greys) == 2 and (greys == greys[:, :1]).all()
+
+
+def test_a_report_without_ignored_pixels_does_not_mention_them(tmp_path, evaluated):
+    assert page.HATCHED not in page.write_report(tmp_path, *evaluated).read_text("utf-8")

@@ -1,6 +1,7 @@
 """Which mask belongs to which image of a folder."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from sparse_ad.data.decode import decode_mask, image_shape
@@ -21,7 +22,7 @@ def image_names(folder: Path, mask: Path) -> list[Name]:
     """Returns the names that the image of a mask may have, the likeliest first."""
     *parents, stem = name_in(folder, mask)
     stems = [stem, *(stem.removesuffix(end) for end in ENDINGS if stem.endswith(end))]
-    return [(*parents, stem) for stem in stems] + ([tuple(parents)] if parents else [])
+    return [(*parents, stem) for stem in stems]
 
 
 def find_beside(images: list[Path]) -> list[Path]:
@@ -36,13 +37,13 @@ def find_beside(images: list[Path]) -> list[Path]:
 
 
 def match_masks(
-    test: Path, images: list[Path], placed: list[tuple[Path, Path]]
+    test: Path, images: Sequence[Path], placed: list[tuple[Path, Path]], anywhere: bool = True
 ) -> tuple[dict[Path, Path], list[tuple[Path, str]]]:
     """Returns {image: mask}, and the masks that belong to no image for certain, with the reason.
 
     `placed`: each mask with the folder that holds masks as `test` holds images. A mask lies where
-    its image does (kind/stem), in a folder for each image (kind/stem/mask), or flat, where the name
-    of its image occurs once.
+    its image does (kind/stem) or, where that is `anywhere`, in a folder for each image
+    (kind/stem/mask), or flat, where the name of its image occurs once.
     Raises: UserError that names two files which both could be the image, or the mask.
     """
     by_name, by_stem = defaultdict(list), defaultdict(list)
@@ -52,8 +53,9 @@ def match_masks(
     found, unused = defaultdict(list), []
     for folder, mask in placed:
         names = image_names(folder, mask)
-        owners = next((by_name[name] for name in names if name in by_name), [])
-        if not owners and len(names[0]) == 1:
+        parents = [names[0][:-1]] if anywhere else []
+        owners = next((by_name[name] for name in names + parents if name in by_name), [])
+        if anywhere and not owners and len(names[0]) == 1:
             owners = next((by_stem[name[-1]] for name in names if name[-1] in by_stem), [])
         if len(owners) > 1:
             raise UserError(f"{mask}: is a mask of {owners[0]} or of {owners[1]}: rename one")

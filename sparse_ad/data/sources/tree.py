@@ -12,26 +12,50 @@ from sparse_ad.types import LeftOut
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".gif")
 SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm")
 
+Skip = Collection[Path]  # entries that are not listed; see `entry`
+
 
 def simple(name: str) -> str:
     """Returns a name without case and punctuation: "Ground_Truth" and "ground-truth" are one."""
     return "".join(filter(str.isalnum, name.casefold()))
 
 
-def find_folder(parent: Path, names: Collection[str]) -> Path | None:
+def entry(path: Path) -> Path:
+    """Returns where a file or folder is listed: links are followed in its parents alone."""
+    return path.parent.resolve() / path.name
+
+
+def skipped(path: Path, skip: Skip) -> bool:
+    """Returns whether a file or folder, or a folder above it, is in `skip`."""
+    real = entry(path)
+    return any(each in skip for each in (real, *real.parents))
+
+
+def find_folder(parent: Path, names: Collection[str], skip: Skip = ()) -> Path | None:
     """Returns the folder in `parent` that has one of the (simple) names; None where there is none.
 
     Raises: UserError that names two folders which both could be meant.
     """
-    found = [path for path in visible_folders(parent) if simple(path.name) in names]
+    found = [path for path in visible_folders(parent, skip) if simple(path.name) in names]
     if len(found) > 1:
         raise UserError(f"{found[0]} and {found[1]}: both could be meant; rename or move one")
     return found[0] if found else None
 
 
-def visible_folders(parent: Path) -> list[Path]:
+def visible_folders(parent: Path, skip: Skip = ()) -> list[Path]:
     """Returns the folders in a folder, sorted, but for hidden ones."""
-    return sorted(path for path in parent.iterdir() if path.is_dir() and is_visible(path))
+    return [path for path in visible_entries(parent, skip) if path.is_dir()]
+
+
+def visible_files(parent: Path, skip: Skip = ()) -> list[Path]:
+    """Returns the files in a folder, sorted, but for hidden ones; not those in its folders."""
+    return [path for path in visible_entries(parent, skip) if path.is_file()]
+
+
+def visible_entries(parent: Path, skip: Skip = ()) -> list[Path]:
+    """Returns the files and folders in a folder, sorted, but for hidden ones."""
+    visible = (path for path in parent.iterdir() if is_visible(path))
+    return sorted(path for path in visible if not skip or entry(path) not in skip)
 
 
 def is_visible(path: Path) -> bool:
@@ -39,9 +63,9 @@ def is_visible(path: Path) -> bool:
     return not path.name.startswith(".") and path.name not in ("Thumbs.db", "desktop.ini")
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path, skip: Skip = ()) -> Iterator[Path]:
     """Yields all visible files below a folder, sorted; a folder that links lead to twice, once."""
-    seen = set()
+    seen = {str(path) for path in skip}
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         folders[:] = sorted(name for name in folders if is_visible(Path(name)))
@@ -49,14 +73,15 @@ def walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        yield from (path for name in sorted(files) if is_visible(path := Path(parent, name)))
+        left = [name for name in files if not skip or Path(real, name) not in skip]
+        yield from (path for name in sorted(left) if is_visible(path := Path(parent, name)))
 
 
-def walk_besides(root: Path, folders: Collection[Path | None]) -> Iterator[Path]:
+def walk_besides(root: Path, folders: Collection[Path | None], skip: Skip = ()) -> Iterator[Path]:
     """Yields all visible files below a folder that lie in none of the folders."""
-    for path in sorted(root.iterdir()):
-        if path not in folders and is_visible(path):
-            yield from walk(path) if path.is_dir() else (path,)
+    for path in visible_entries(root, skip):
+        if path not in folders:
+            yield from walk(path, skip) if path.is_dir() else (path,)
 
 
 def is_image(path: Path) -> bool:
@@ -71,9 +96,9 @@ def why_not(path: Path) -> str:
     return f"no image: {path.suffix or 'no suffix'}"
 
 
-def list_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+def list_images(folder: Path, skip: Skip = ()) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Returns the images below a folder, and the other files there with the reason."""
-    files = list(walk(folder))
+    files = list(walk(folder, skip))
     return [path for path in files if is_image(path)], [
         (path, why_not(path)) for path in files if not is_image(path)
     ]

@@ -1,0 +1,100 @@
+"""Which pixels of the images of a folder are to be ignored: one mask for all, or one for each."""
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from sparse_ad.data.decode import image_shape
+from sparse_ad.data.ignored import NAME, decode_ignored
+from sparse_ad.data.images import Images
+from sparse_ad.data.sources import tree
+from sparse_ad.data.sources.masks import match_masks
+from sparse_ad.errors import UserError, require
+from sparse_ad.types import Example, LeftOut, Loaded
+
+Masks = Mapping[Path, Path | None]  # {image: its mask of what to ignore; None: nothing is}
+
+log = logging.getLogger(__name__)
+
+
+def places(ignore: Path) -> tree.Skip:
+    """Returns where `ignore` lies, not to be taken for data: itself, and what it links to."""
+    return {tree.entry(ignore), ignore.resolve()}
+
+
+def open_ignore(ignore: str, images: Path | None) -> Path:
+    """Returns `ignore` as a path. Raises: FieldError where it is missing, or holds the images."""
+    path = Path(ignore).expanduser()
+    remedy = "no such file or folder; give a mask for all images, or a folder of masks"
+    require(path.exists(), "ignore", ignore, remedy)
+    own = images is None or not images.resolve().is_relative_to(path.resolve())
+    require(own, "ignore", ignore, "holds the images too; give a folder of masks alone")
+    return path
+
+
+def match_ignored(
+    ignore: Path, root: Path, images: Sequence[Path]
+) -> tuple[Masks, tuple[LeftOut, ...]]:
+    """Returns the masks of what to ignore in images, and the files of `ignore` that are not used.
+
+    A file is the mask of all images. In a folder, a mask lies where its image lies below `root`,
+    and has its name, with one of the endings of masks or without.
+    Raises: UserError for a folder without masks, or two files that both could be meant.
+    """
+    if not ignore.is_dir():
+        return dict.fromkeys(images, ignore), ()
+    masks, others = tree.list_images(ignore)
+    if not masks:
+        raise UserError(f"{ignore}: no masks; add {' '.join(tree.SUFFIXES)} files")
+    placed = [(ignore, mask) for mask in masks]
+    found, unused = match_masks(root, images, placed, anywhere=False)
+    others += [(path, "mask of what to ignore without its image") for path, _ in unused]
+    if len(found) < len(images):
+        without = next(path for path in images if path not in found)
+        log.warning(
+            "%s: holds no mask of %d of %d images, such as %s: nothing is ignored in them",
+            *(ignore, len(images) - len(found), len(images), without),
+        )
+    return {path: found.get(path) for path in images}, tree.summarise(ignore, others)
+
+
+def with_masks(examples: Iterable[Example], masks: Masks) -> tuple[Example, ...]:
+    """Returns the examples whose images `masks` has, with their masks of what to ignore."""
+    return tuple(
+        example._replace(ignore=masks[example.image])
+        for example in examples
+        if isinstance(example.image, Path) and example.image in masks
+    )
+
+
+def add_ignored(loaded: Loaded, ignore: Path, root: Path, images: Images) -> Loaded:
+    """Returns the examples with their masks of what to ignore, once each of these has been read.
+
+    Raises: UserError for a mask that cannot be read, has
+    another size than its image, or covers all of it.
+    """
+    examples = loaded.train + loaded.test
+    paths = [example.image for example in examples if isinstance(example.image, Path)]
+    masks, left_out = match_ignored(ignore, root, paths)
+    train, test = with_masks(loaded.train, masks), with_masks(loaded.test, masks)
+    check_ignored(train + test, images)
+    return loaded._replace(train=train, test=test, left_out=loaded.left_out + left_out)
+
+
+def check_ignored(examples: Collection[Example], images: Images) -> None:
+    """Raises UserError that names an image, and its mask of what to ignore that cannot be used."""
+    checked = set()
+    for example in examples:
+        if example.ignore is None:
+            continue
+        try:
+            shape = image_shape(example.image, options=images)
+        except UserError:  # an unreadable image is reported when it is fitted or scored
+            continue
+        if (example.ignore, shape) in checked:
+            continue
+        checked.add((example.ignore, shape))
+        try:
+            decode_ignored(example.ignore, images.size, shape, NAME, images)
+        except UserError as error:
+            raise UserError(f"{example.path}: {error}") from error
