@@ -13,8 +13,8 @@ import numpy as np
 
 from sparse_ad import data
 from sparse_ad.data.checks import warn_of_orientation
-from sparse_ad.data.sources.folder import Folder, places_of, read_labelled, with_ignored
-from sparse_ad.data.sources.ignored import check_ignored
+from sparse_ad.data.sources.ignored import check_ignored, places_of, with_ignored
+from sparse_ad.data.sources.layouts import NORMAL, Rules, read_labelled
 from sparse_ad.devices import check_batch, fit_batch, mesh
 from sparse_ad.errors import within
 from sparse_ad.evaluation import protocol, thresholds
@@ -117,9 +117,9 @@ def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Pat
     another `evaluation.false_alarm_rate`, set anew from its calibration scores.
     """
     with stage("data"), within("input"):
-        normal = getattr(experiment.data, "normal", Folder.normal)
         images = experiment.data
-        _, test, left_out, *_ = read_labelled(folder, normal, images, places_of(images))
+        rules = Rules(getattr(images, "normal", NORMAL), images, places_of(images))
+        _, test, left_out, *_ = read_labelled(folder, rules)
         data.warn_of_unused(left_out)
         warn_of_orientation(test, images)
     test = with_ignored(images, folder, test)

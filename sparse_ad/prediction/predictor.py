@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from sparse_ad.data.decode import image_shape, resize
 from sparse_ad.data.ignored import clear_ignored
 from sparse_ad.data.images import Images
-from sparse_ad.data.sources.folder import with_ignored
+from sparse_ad.data.sources.ignored import with_ignored
 from sparse_ad.devices import fit_batch
 from sparse_ad.errors import UserError, require
 from sparse_ad.evaluation.results import Calibration

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sparse_ad.data import warn_of_unused
 from sparse_ad.data.checks import warn_of_orientation
-from sparse_ad.data.sources.folder import with_ignored
+from sparse_ad.data.sources.ignored import with_ignored
 from sparse_ad.devices import fit_batch
 from sparse_ad.errors import UserError, require_choice
 from sparse_ad.evaluation.scoring import ScoredImage

@@ -13,7 +13,7 @@ from sparse_ad.data.decode import decode
 from sparse_ad.data.ignored import decode_ignored
 from sparse_ad.data.images import Images
 from sparse_ad.data.pipeline import decoded_images, scoring_batches, training_batches
-from sparse_ad.data.sources.folder import with_ignored
+from sparse_ad.data.sources.ignored import with_ignored
 from sparse_ad.errors import UserError
 from sparse_ad.types import Example, LeftOut
 

@@ -8,7 +8,7 @@ import pytest
 from helpers.made_up import REAL, make_folder, noise, write_image
 
 from sparse_ad import data
-from sparse_ad.data.sources import elpv, folder
+from sparse_ad.data.sources import elpv, layouts
 from sparse_ad.errors import FieldError, UserError
 from sparse_ad.system import assets
 
@@ -90,9 +90,9 @@ def test_a_set_may_hold_normal_images_alone():
 def test_official_counts_are_checked_by_category_name(tmp_path, caplog):
     logging.getLogger("absl").propagate = True
     with caplog.at_level(logging.WARNING, logger="absl"):
-        folder.read(make_folder(tmp_path / "mine"))
+        layouts.read(make_folder(tmp_path / "mine"))
         assert not caplog.records
-        folder.read(make_folder(tmp_path / "leather"))
+        layouts.read(make_folder(tmp_path / "leather"))
     assert "5 training and 4 test images; MVTec AD's leather has 245 and 124" in caplog.text
 
 
@@ -100,7 +100,7 @@ def test_real_mvtec_sample():
     root = REAL / "mvtec_ad_sample" / "leather"
     if not root.is_dir():
         pytest.skip(f"{root} is not there")
-    train, test, _ = folder.read(root)
+    train, test, _ = layouts.read(root)
     assert len(train) == 4 and len(test) == 24
     assert sum(e.mask is not None for e in test) == 11
 
@@ -109,7 +109,7 @@ def test_real_magnetic_tile():
     root = REAL / "magnetic_tile"
     if not root.is_dir():
         pytest.skip(f"{root} is not there")
-    train, test, _ = folder.read(root)
+    train, test, _ = layouts.read(root)
     kinds = dict(zip(*np.unique([e.kind for e in test], return_counts=True), strict=True))
     assert len(train) == 762
     assert kinds == {

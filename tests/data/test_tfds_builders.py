@@ -10,7 +10,7 @@ from PIL import Image
 
 import sparse_ad.data.tfds_builders  # noqa: F401  registers the names
 from sparse_ad import data
-from sparse_ad.data.sources import elpv, folder
+from sparse_ad.data.sources import elpv, layouts
 from sparse_ad.errors import UserError
 from sparse_ad.types import Example
 
@@ -26,7 +26,7 @@ def prepare(name, tmp_path, **options):
 def test_folder_round_trip(tmp_path):
     root = make_folder(tmp_path / "leather")
     builder = prepare("sparse_ad_folder", tmp_path, root=root)
-    loaded = folder.read(root)
+    loaded = layouts.read(root)
     for split, examples in (("train", loaded.train), ("test", loaded.test)):
         rows = builder.as_data_source(split=split)
         assert len(rows) == len(examples)

@@ -9,7 +9,7 @@ from sparse_ad.data.ignored import NAME, decode_ignored
 from sparse_ad.data.images import Images
 from sparse_ad.data.sources import tree
 from sparse_ad.data.sources.masks import match_masks
-from sparse_ad.errors import UserError, require
+from sparse_ad.errors import UserError, require, within
 from sparse_ad.types import Example, LeftOut, Loaded
 
 Masks = Mapping[Path, Path | None]  # {image: its mask of what to ignore; None: nothing is}
@@ -98,3 +98,53 @@ def check_ignored(examples: Collection[Example], images: Images) -> None:
             decode_ignored(example.ignore, images.size, shape, NAME, images)
         except UserError as error:
             raise UserError(f"{example.path}: {error}") from error
+
+
+def places_of(options: Images) -> tree.Skip:
+    """Returns where `ignore` lies, if a source has it: files there are no images."""
+    ignore = getattr(options, "ignore", "")
+    return places(Path(ignore).expanduser()) if ignore else ()
+
+
+def with_ignored(
+    options: Images, folder: Path | None, examples: Sequence[Example]
+) -> tuple[Example, ...]:
+    """Returns new images with their masks of what to ignore, as the source of training images says.
+
+    In a folder of masks, that of an image lies as the image does below the folder of the data set,
+    and that of an image which is not there, as it does below `folder`, if that is given. Masks
+    among the images are left out.
+    Raises: FieldError for "data.ignore"; UserError where only masks are left, or two files could
+    both be meant.
+    """
+    ignore, root = (getattr(options, field, "") for field in ("ignore", "root"))
+    if not ignore:
+        return tuple(examples)
+    root = Path(root).expanduser()
+    with within("data"):
+        ignore = open_ignore(ignore, folder)
+    skip = places(ignore)
+    images = [each for each in examples if not is_skipped(each, skip)]
+    if not images:
+        raise UserError(f"{ignore}: is all that is given (data.ignore); give images to score")
+    paths = [path_below(root, folder, each) for each in images]
+    masks, _ = match_ignored(ignore, root.resolve(), list(dict.fromkeys(paths)))
+    pairs = zip(images, paths, strict=True)
+    return tuple(image._replace(ignore=masks[path]) for image, path in pairs)
+
+
+def is_skipped(example: Example, skip: tree.Skip) -> bool:
+    """Returns whether an image is a file in `skip`, or below a folder there."""
+    return isinstance(example.image, Path) and tree.skipped(example.image, skip)
+
+
+def path_below(root: Path, folder: Path | None, example: Example) -> Path:
+    """Returns where a new image would lie below the folder `root` of the data set, if it did."""
+    if not isinstance(example.image, Path):
+        return root.resolve() / example.path
+    path, real = example.image.absolute(), tree.entry(example.image)
+    for place, top in ((path, root.absolute()), (real, root.resolve())):
+        if place.is_relative_to(top):
+            return root.resolve() / place.relative_to(top)
+    top = folder.absolute() if folder else Path(path.anchor)
+    return root.resolve() / path.relative_to(top)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sparse_ad.data import Folder, load
 from sparse_ad.data.decode import decode
-from sparse_ad.data.sources import folder
+from sparse_ad.data.sources import layouts
 from sparse_ad.errors import UserError
 from sparse_ad.types import LeftOut
 
@@ -27,7 +27,7 @@ def names(examples):
 
 def masks(root):
     """Which test images have a mask, by name."""
-    return {each.path: each.mask.name for each in folder.read(root).test if each.mask}
+    return {each.path: each.mask.name for each in layouts.read(root).test if each.mask}
 
 
 def move(source, target):
@@ -36,10 +36,10 @@ def move(source, target):
 
 
 def test_folders_are_read_with_all_folders_below(root):
-    before = folder.read(root)
+    before = layouts.read(root)
     move(root / "train" / "good" / "000.png", root / "train" / "good" / "b1" / "000.png")
     move(root / "test" / "crack" / "001.png", root / "test" / "crack" / "d1" / "d2" / "001.png")
-    loaded = folder.read(root)
+    loaded = layouts.read(root)
     assert len(loaded.train) == len(before.train) and not loaded.left_out
     assert "train/good/b1/000.png" in names(loaded.train)
     deep = next(each for each in loaded.test if "d2" in each.path)
@@ -79,14 +79,14 @@ def test_a_link_to_a_folder_is_followed_and_a_circle_ends(root, tmp_path):
     move(root / "train", tmp_path / "elsewhere")
     (root / "train").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "good" / "again").symlink_to(tmp_path / "elsewhere" / "good")
-    assert len(folder.read(root).train) == 5
+    assert len(layouts.read(root).train) == 5
 
 
 @pytest.mark.parametrize("name", ["Good", "OK", "normal", "no-defect", "Healthy"])
 def test_spellings_of_normal(root, name):
     move(root / "test" / "good", root / "test" / "x")
     move(root / "test" / "x", root / "test" / name)
-    test = folder.read(root).test
+    test = layouts.read(root).test
     assert [each.kind for each in test if not each.label] == ["good", "good"]
 
 
@@ -99,7 +99,7 @@ def test_a_name_of_normal_images_of_ones_own(root):
 
 def test_a_test_set_without_normal_images_is_a_warning(root, caplog):
     move(root / "test" / "good", root / "test" / "fine")
-    assert all(each.label for each in folder.read(root).test)
+    assert all(each.label for each in layouts.read(root).test)
     assert "no normal images; none of the folders crack, fine" in caplog.text
 
 
@@ -107,7 +107,7 @@ def test_training_images_may_lie_in_train_itself(root):
     for path in (root / "train" / "good").iterdir():
         move(path, root / "train" / path.name)
     (root / "train" / "good").rmdir()
-    assert len(folder.read(root).train) == 5
+    assert len(layouts.read(root).train) == 5
 
 
 MASKED = {"test/crack/000.png": "000_mask.png"}
@@ -135,25 +135,25 @@ def test_flat_masks_are_found_by_names_that_occur_once(root):
     move(root / "ground_truth" / "007_mask.png", root / "ground_truth" / "000.png")
     write_image(root / "test" / "crack" / "000.png", noise(1))
     with pytest.raises(UserError, match=r"000\.png: is a mask of .*000\.png or of .*000\.JPG"):
-        folder.read(root)
+        layouts.read(root)
 
 
 def test_a_mask_without_its_image_is_counted(root):
     (root / "test" / "crack" / "000.png").unlink()
-    left_out = folder.read(root).left_out
+    left_out = layouts.read(root).left_out
     assert left_out == (LeftOut("mask without its image", 1, "ground_truth/crack/000_mask.png"),)
 
 
 def test_two_files_that_both_could_be_the_mask_are_named(root):
     write_image(root / "ground_truth" / "crack" / "000.png", WHITE)
     with pytest.raises(UserError, match=r"000\.png and .*000_mask\.png: both could be the mask"):
-        folder.read(root)
+        layouts.read(root)
 
 
 def test_two_folders_of_masks_are_named(root):
     write_image(root / "masks" / "crack" / "001.png", WHITE)
     with pytest.raises(UserError, match=r"ground_truth and .*masks: both could be meant"):
-        folder.read(root)
+        layouts.read(root)
 
 
 def test_a_mask_that_marks_a_normal_image_is_named(root):
@@ -161,7 +161,7 @@ def test_a_mask_that_marks_a_normal_image_is_named(root):
     assert masks(root) == MASKED  # black: as it should be
     write_image(root / "ground_truth" / "good" / "000_mask.png", WHITE)
     with pytest.raises(UserError, match=r"000_mask\.png: marks 120 pixels of test/good/000\.JPG"):
-        folder.read(root)
+        layouts.read(root)
 
 
 @pytest.mark.parametrize(
@@ -173,12 +173,12 @@ def test_masks_are_read_before_the_fit(root, content, message):
     if content is not None:
         write_image(mask, content)
     with pytest.raises(UserError, match=f"000_mask.*{message}"):
-        folder.read(root)
+        layouts.read(root)
 
 
 def test_normal_images_alone_are_enough(root):
     shutil.rmtree(root / "test")
-    loaded = folder.read(root)
+    loaded = layouts.read(root)
     assert len(loaded.train) == 5 and loaded.test == ()
     assert loaded.left_out == (
         LeftOut("file beside the data", 1, "ground_truth/crack/000_mask.png"),
@@ -187,7 +187,7 @@ def test_normal_images_alone_are_enough(root):
 
 def test_a_flat_folder_holds_normal_images(root, caplog):
     flat = root / "train" / "good"
-    assert len(folder.read(flat).train) == 5
+    assert len(layouts.read(flat).train) == 5
     assert "all images in it are taken to be normal" in caplog.text
 
 
@@ -203,7 +203,7 @@ def test_masks_beside_their_images_are_no_images(root):
     mask = root / "ground_truth" / "crack" / "000_mask.png"
     move(mask, root / "test" / "crack" / "000_mask.png")
     shutil.rmtree(root / "ground_truth")
-    assert masks(root) == MASKED and len(folder.read(root).test) == 4
+    assert masks(root) == MASKED and len(layouts.read(root).test) == 4
 
 
 def test_folders_of_kinds_alone_are_split(root):
