@@ -75,6 +75,6 @@ def test_a_batch_that_the_devices_cannot_share():
 
 
 def test_what_the_package_offers():
-    assert set(sparse_ad.__all__) == {"__version__", "build", "fit", "score"}
+    assert set(sparse_ad.__all__) == {"Predictor", "__version__", "build", "fit", "score"}
     with pytest.raises(AttributeError, match="no attribute 'predict'"):
         _ = sparse_ad.predict

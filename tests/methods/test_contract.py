@@ -239,14 +239,14 @@ def test_flat_image_is_no_anomaly():
             lambda: ExemplarCoding(coder=ExemplarCoder(7), atoms=6),
             "coder.nonzeros = 7: exceeds the 6 atoms",
         ),
-        (lambda: MlfSc(atoms=0), "atoms = 0: must be at least 1"),
+        (lambda: MlfSc(atoms=0), "atoms = 0: give 1 to 24"),
         (lambda: MlfSc(standardise="batch"), "standardise = 'batch': choose one of image, none"),
         (lambda: MlfSc(score_of="layers"), "score_of = 'layers': choose one of all_patches"),
         (
             lambda: MlfSc(coder=ChannelOmp(nonzeros=6)),
             "coder.nonzeros = 6: exceeds the 5 atoms",
         ),
-        (lambda: MlfSc2020(atoms=0), "atoms = 0: must be at least 1"),
+        (lambda: MlfSc2020(atoms=25), "atoms = 25: give 1 to 24"),
     ],
 )
 def test_wrong_options_are_named(make, message):

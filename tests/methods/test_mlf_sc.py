@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from sparse_ad.batching import batched
-from sparse_ad.errors import FieldError
 from sparse_ad.methods.mlf_sc import Fitted, Fitting, MlfSc
 from sparse_ad.methods.standardisation import MeanStd
 from sparse_ad.patches import ChannelPatches, Pool
@@ -39,12 +38,6 @@ HAND_MADE = Features(by_hand, "hand-made")
 
 def images_of(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(size=(count, SIDE, SIDE, 1)).astype(np.float32)
-
-
-@pytest.mark.parametrize("atoms", [0, 25, 500])
-def test_dictionaries_of_channels_are_small(atoms):
-    with pytest.raises(FieldError, match=rf"^atoms = {atoms}: give 1 to 24, .*sparse_coding"):
-        MlfSc(atoms=atoms)
 
 
 def maps_of(count: int, seed: int = 0) -> dict[str, np.ndarray]:
