@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sparse_ad.errors import require, require_choice
 from sparse_ad.types import Key
@@ -166,9 +166,33 @@ class Pool:
         require(0 < self.fraction <= 1, "fraction", self.fraction, "must be in (0, 1]")
 
 
-def pool(options: Pool, errors: Float[Array, " p"]) -> Float[Array, ""]:
-    """Returns the score of an image, given its patch errors."""
-    return RULES[options.rule](options, errors)
+def pool(
+    options: Pool, errors: Float[Array, " p"], counted: Bool[Array, " p"] | None = None
+) -> Float[Array, ""]:
+    """Returns the score of an image, given its patch errors, all or those that are `counted`.
+
+    Without any error that counts it is NaN.
+    """
+    if counted is None:
+        return RULES[options.rule](options, errors)
+    return pool_counted(options, errors, counted)
+
+
+def pool_counted(
+    options: Pool, errors: Float[Array, " p"], counted: Bool[Array, " p"]
+) -> Float[Array, ""]:
+    """Returns the score of the errors that are counted, as if there were no others."""
+    count = jnp.sum(counted)
+    largest = {
+        "top_sum": options.top,
+        "max": 1,
+        "top_mean": jnp.maximum(1, jnp.round(options.fraction * count)),
+    }[options.rule]
+    ordered = jnp.sort(jnp.where(counted, errors, -jnp.inf), descending=True)
+    taken = jnp.arange(errors.shape[0]) < jnp.minimum(largest, count)
+    total = jnp.sum(jnp.where(taken, ordered, 0.0))
+    score = total / jnp.sum(taken) if options.rule == "top_mean" else total
+    return jnp.where(count > 0, score, jnp.nan)
 
 
 def top_sum(options: Pool, errors: Float[Array, " p"]) -> Float[Array, ""]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sparse_ad import data
 from sparse_ad.data.checks import warn_of_orientation
-from sparse_ad.data.sources.ignored import check_ignored, places_of, with_ignored
+from sparse_ad.data.sources.ignored import check_ignored, ignored_entries_of, with_ignored
 from sparse_ad.data.sources.layouts import NORMAL, Rules, read_labelled
 from sparse_ad.devices import check_batch, fit_batch, mesh
 from sparse_ad.errors import within
@@ -40,6 +40,7 @@ from sparse_ad.system.workdir import (
     is_finished,
     is_fitted,
     plain,
+    require_apart,
     require_fitted,
     working_in,
 )
@@ -116,9 +117,11 @@ def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Pat
     `folder` holds test/<kind>, or folders of kinds. The threshold is that of the fit, or, for
     another `evaluation.false_alarm_rate`, set anew from its calibration scores.
     """
-    with stage("data"), within("input"):
-        images = experiment.data
-        rules = Rules(getattr(images, "normal", NORMAL), images, places_of(images))
+    require_fitted(workdir, experiment)
+    require_apart(output, workdir)
+    images = experiment.data
+    with stage("data"):
+        rules = Rules(getattr(images, "normal", NORMAL), images, ignored_entries_of(images))
         _, test, left_out, *_ = read_labelled(folder, rules)
         data.warn_of_unused(left_out)
         warn_of_orientation(test, images)
@@ -126,7 +129,8 @@ def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Pat
     check_ignored(test, images)
     fitted = load_fitted(experiment, workdir)
     with locked("output", output):
-        measure(fitted, experiment, Splits((), (), test, left_out), workdir, output, folder)
+        splits = Splits((), (), test, left_out, copies=None)
+        measure(fitted, experiment, splits, workdir, output, folder)
 
 
 def load_fitted(experiment: Experiment, workdir: Path) -> Fitted:
@@ -155,6 +159,11 @@ def build(experiment: Experiment) -> Detector:
             check_batch("batch_size", getattr(experiment, name).batch_size)
     method = experiment.build()
     experiment.setup(method).state_like()
+    if getattr(experiment.data, "ignore", "") and method.grid is None:
+        log.warning(
+            "data.ignore: this detector has no grid of errors: ignored pixels are filled in by the "
+            "nearest others, which then count for the image score"
+        )
     for name in ("features", "tiles", "method"):
         options = list(describe(getattr(experiment, name)))
         fields = ", ".join(f"{option.path} {option.default}" for option in options)

@@ -55,7 +55,8 @@ class Splits(NamedTuple):
     calibration: tuple[Example, ...]  # normal only, held out from train
     test: tuple[Example, ...]
     left_out: tuple[LeftOut, ...] = ()  # files of the data set that are not used
-    copies: int = 0  # test images that are copies of training or calibration images
+    # test images that are copies of training or calibration images; None: not known
+    copies: int | None = 0
 
 
 class Batch(NamedTuple):
@@ -132,7 +133,7 @@ class ErrorGrid(NamedTuple):
     """How a detector whose errors lie on one grid makes scores of them; i j positions."""
 
     errors: Callable[[Params, Maps], tuple[Float[Array, "i j"], Diagnostics]]  # of one image
-    pool: Callable[[Float[Array, " p"]], Float[Array, ""]]  # all errors -> image score
+    pool: Callable[..., Float[Array, ""]]  # all errors [p], or those counted [p] -> image score
     to_map: Callable[[Float[Array, "i j"]], Float[Array, "h w"]]  # -> anomaly map
 
 

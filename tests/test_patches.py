@@ -7,6 +7,7 @@ import pytest
 
 from sparse_ad import patches
 from sparse_ad.errors import FieldError
+from sparse_ad.patches import Pool
 
 # height, width, channels, size, stride: even, ragged, sparse (stride > size), whole, single pixels
 SHAPES = [
@@ -220,3 +221,21 @@ def test_draw_follows_its_key():
     image = jnp.asarray(image_of((6, 7, 1)))
     np.testing.assert_array_equal(draw(image, 3), draw(image, 3))
     assert (draw(image, 3) != draw(image, 3, seed=1)).any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Pool("top_sum", top=3),
+        Pool("max"),
+        Pool("top_mean", fraction=0.3),
+        Pool("top_mean", fraction=1.0),
+    ],
+)
+def test_errors_that_do_not_count_are_as_good_as_not_there(options):
+    errors = np.random.default_rng(0).normal(size=40).astype(np.float32) ** 2
+    for counted in (errors < 1.0, errors > 1.0, np.arange(40) == 7, np.ones(40, bool)):
+        expected = patches.pool(options, jnp.asarray(errors[counted]))
+        score = patches.pool(options, jnp.asarray(errors), jnp.asarray(counted))
+        np.testing.assert_allclose(score, expected, rtol=1e-6)
+    assert np.isnan(patches.pool(options, jnp.asarray(errors), jnp.zeros(40, bool)))

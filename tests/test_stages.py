@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from helpers.folders import contents
 from helpers.launching import changed, toy_experiment
@@ -116,6 +117,17 @@ def test_other_images_need_folders_of_kinds(experiment, tmp_path):
         with pytest.raises(UserError, match=f"{folder}"):
             stages.evaluate_on(experiment, tmp_path / "work", folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_without_a_grid_of_errors_filled_pixels_count(experiment, tmp_path, caplog, monkeypatch):
+    build = ToyDetector.build
+    write_image(tmp_path / "corner.png", np.pad(np.full((4, 4), 255, np.uint8), ((0, 8), (0, 6))))
+    ignoring = changed(experiment, data__ignore=str(tmp_path / "corner.png"))
+    stages.build(ignoring)
+    assert "ignored pixels are filled in" not in caplog.text
+    monkeypatch.setattr(ToyDetector, "build", lambda *args: build(*args)._replace(grid=None))
+    stages.build(ignoring)
+    assert "ignored pixels are filled in" in caplog.text
 
 
 def test_batches_are_no_larger_than_the_data(experiment, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What is odd about the images of a data set, told in one line each before anything is fitted."""
+"""Warnings about a data set before the fit: copies, 12-bit values, EXIF orientations."""
 
 import hashlib
 import logging
@@ -36,7 +36,10 @@ def warn_of_depth(train: Sequence[Example], options: Decoding) -> None:
             continue
     of_16_bits = [value for value in largest if value is not None]
     if of_16_bits and max(of_16_bits) <= LARGEST_OF_12_BITS:
-        log.warning("16-bit images whose values do not exceed 4095: set data.range = (0, 4095)")
+        log.warning(
+            "16-bit images whose values do not exceed 4095: if all images have 12 bits, set "
+            "data.range = (0, 4095)"
+        )
 
 
 def warn_of_orientation(examples: Iterable[Example], options: Decoding) -> None:

@@ -63,7 +63,7 @@ def decode_mask(
     Raises: UserError when it cannot be read, when its size is not `image_shape` (height, width),
     or when it holds values but none above 127, as masks stored as 0 and 1 do.
     """
-    name, options = _name(encoded, name), Decoding(options.max_pixels, exif=options.exif)
+    name, options = _name(encoded, name), options.of_masks()
     pixels = _normalize(_read(encoded, name, options), name)
     check_mask_shape(pixels.shape[:2], image_shape, name, options.exif)
     grey = pixels @ LUMA if pixels.shape[2] == 3 else pixels[..., 0]

@@ -11,9 +11,10 @@ from scipy import ndimage
 from sparse_ad.data.decode import decode, decode_mask, image_shape
 from sparse_ad.data.reading import Decoding
 from sparse_ad.errors import UserError
+from sparse_ad.system.names import printable
 from sparse_ad.types import Encoded, Example
 
-NAME = "mask of what to ignore"  # in messages, where it is not a file
+NAME = "ignore mask"  # in messages, where it is not a file
 
 Size = tuple[int, int]  # height, width
 
@@ -38,8 +39,8 @@ def decode_ignored(
     stored = decode_mask(encoded, shape, shape, name, options)
     mask = decode(stored, size, "grey", name)[..., 0] > 0
     if mask.all():
-        name = str(encoded) if isinstance(encoded, Path) else name
-        raise UserError(f"{name}: ignores all {size[0]} x {size[1]} pixels: mark fewer")
+        name = printable(encoded) if isinstance(encoded, Path) else name
+        raise UserError(f"{name}: ignores all {size[1]}x{size[0]} pixels: mark fewer")
     return mask
 
 
@@ -52,15 +53,7 @@ def clear_ignored(
 
 
 def ignored_at(example: Example, size: Size, options: Decoding) -> Bool[np.ndarray, "h w"] | None:
-    """Returns which pixels of an image resized to `size` are ignored; None without a mask."""
-    if example.ignore is None:
-        return None
-    shape = image_shape(example.image, example.path, options)
-    return decode_ignored(example.ignore, size, shape, NAME, options)
-
-
-def find_ignored(example: Example, size: Size, options: Decoding = Decoding()) -> Ignored | None:
-    """Returns the ignored pixels of an image resized to `size`; None where there are none.
+    """Returns which pixels of an image resized to `size` are ignored; None without a mask.
 
     What one file says is remembered for the next image. Raises: UserError as `decode_ignored`.
     """
@@ -68,14 +61,30 @@ def find_ignored(example: Example, size: Size, options: Decoding = Decoding()) -
     if encoded is None:
         return None
     shape = image_shape(example.image, example.path, options)
-    options = Decoding(options.max_pixels, exif=options.exif)
+    options = options.of_masks()
     try:
         if isinstance(encoded, Path) and encoded.exists():
-            stat = encoded.stat()
-            return _of_file(encoded, (stat.st_mtime_ns, stat.st_size), size, shape, options)
-        return _read(encoded, size, shape, options)
+            return _mask_of_file(encoded, version_of(encoded), size, shape, options)
+        return decode_ignored(encoded, size, shape, NAME, options)
     except UserError as error:
         raise UserError(f"{example.path}: {error}") from error
+
+
+def find_ignored(example: Example, size: Size, options: Decoding = Decoding()) -> Ignored | None:
+    """Returns the ignored pixels of an image resized to `size`; None where there are none.
+
+    Raises: UserError as `decode_ignored`.
+    """
+    mask = ignored_at(example, size, options)
+    if mask is None or not mask.any():
+        return None
+    return Ignored(mask, find_nearest(mask))
+
+
+def version_of(path: Path) -> tuple[int, int]:
+    """Returns what changes when a file is written again."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
 
 
 def fill(image: Float[np.ndarray, "h w c"], ignored: Ignored) -> Float[np.ndarray, "h w c"]:
@@ -85,17 +94,21 @@ def fill(image: Float[np.ndarray, "h w c"], ignored: Ignored) -> Float[np.ndarra
     return filled
 
 
-@lru_cache(maxsize=4)
-def _of_file(
+@lru_cache(maxsize=8)
+def _mask_of_file(
     path: Path, version: tuple[int, int], size: Size, shape: Size, options: Decoding
-) -> Ignored | None:
+) -> Bool[np.ndarray, "h w"]:
     """Returns what a file says, which is read again when it is another `version` of it."""
-    return _read(path, size, shape, options)
+    return decode_ignored(path, size, shape, NAME, options)
 
 
-def _read(encoded: Encoded, size: Size, shape: Size, options: Decoding) -> Ignored | None:
-    mask = decode_ignored(encoded, size, shape, NAME, options)
-    if not mask.any():
-        return None
-    nearest = ndimage.distance_transform_edt(mask, return_distances=False, return_indices=True)
-    return Ignored(mask, np.asarray(nearest)[:, mask])
+def find_nearest(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "2 m"]:
+    """Returns row and column of the kept pixel that is nearest to each ignored one."""
+    return _nearest(mask.tobytes(), mask.shape)
+
+
+@lru_cache(maxsize=4)
+def _nearest(mask: bytes, shape: tuple[int, int]) -> Int[np.ndarray, "2 m"]:
+    ignored = np.frombuffer(mask, bool).reshape(shape)
+    nearest = ndimage.distance_transform_edt(ignored, return_distances=False, return_indices=True)
+    return np.asarray(nearest)[:, ignored]

@@ -115,6 +115,7 @@ def _collate(batch_size: int, records: Sequence[_Record]) -> Batch:
     missing = batch_size - len(records)
     first = records[0]
     blank, unmarked = np.zeros_like(first.image), np.zeros_like(first.mask)
+    # Ignored as the first: a batch of images with masks alone needs no second program.
     padding = _Record(blank, 0, unmarked, False, -1, "", first.ignored)
     columns = zip(*records, *[padding] * missing, strict=True)
     image, label, mask, valid, index, problem, ignored = columns

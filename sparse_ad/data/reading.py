@@ -17,7 +17,10 @@ from sparse_ad.types import Encoded
 Image.MAX_IMAGE_PIXELS = None
 
 # What PIL raises for files that are missing, cut off, or no images.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error),
+    *(IndexError, TypeError, KeyError),  # of damaged frames and tags
+)
 
 TURNED_BACK = {6: 8, 8: 6}  # orientation: the one that undoes it; the others undo themselves
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
@@ -40,6 +43,10 @@ class Decoding:
         remedy = "give (black, white), two finite values with black < white, as (0, 4095)"
         require(good, "range", ends, remedy)
         require_choice("exif", self.exif, ("ignore", "apply"))
+
+    def of_masks(self) -> "Decoding":
+        """Returns how masks are read: their values need no range."""
+        return Decoding(self.max_pixels, exif=self.exif)
 
 
 def read_pixels(encoded: Path | bytes, name: str, options: Decoding) -> np.ndarray:
@@ -85,19 +92,22 @@ def read_shape(encoded: Path | bytes, name: str, options: Decoding) -> tuple[int
 
 def open_image(encoded: Path | bytes, name: str, max_pixels: int) -> Image.Image:
     """Opens an image of an allowed size; its pixels are not read yet."""
+    image = None
     try:
         image = _open(encoded)
+        height, width = stored_shape(image)
+        pages = getattr(image, "n_frames", 1)
     except _UNREADABLE as error:
+        if image is not None:
+            image.close()
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
         raise UserError(f"{name}: cannot be read ({reason}): replace or delete it") from error
-    height, width = stored_shape(image)
     if height * width > max_pixels:
         image.close()
         raise UserError(
             f"{name}: {width}x{height} is over data.max_pixels = {max_pixels}: raise it, or cut "
             "the image into smaller ones"
         )
-    pages = getattr(image, "n_frames", 1)
     if pages > 1:
         image.close()
         raise UserError(f"{name}: holds {pages} images: store each in a file of its own")

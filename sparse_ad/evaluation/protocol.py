@@ -145,19 +145,21 @@ def evaluate(
     examples = measured_images(splits)
     measured = measure(score, params, examples, calibration.scale.low, images, options, seed)
     rows = [_row(image, calibration.threshold.value) for image in measured.readable]
+    tested = rows if splits.test else []
+    skipped = measured.skipped if splits.test else ()  # else: calibration images, counted there
     cost = measure_costs(measured.seconds, options.batch_size, params)
     # Where calibration ran in this process, it was the one that waited for the compiler.
     compiling = max(cost.compile_seconds, calibration.compile_seconds)
     results = Results(
         **about._asdict(),
-        counts=_count(about.fit.images, calibration, rows if splits.test else [], measured.skipped),
+        counts=_count(about.fit.images, calibration, tested, skipped),
         threshold=calibration.threshold,
         scale=calibration.scale,
         **(_image_quality(rows, options.bootstrap, seed) if splits.test else NO_QUALITY),
         pixel=measured.pixel,
         score_info=summarise_info([image.info for image in measured.readable]),
         cost=cost._replace(compile_seconds=compiling),
-        skipped=calibration.skipped + (measured.skipped if splits.test else ()),
+        skipped=calibration.skipped + skipped,
         left_out=splits.left_out,
         copies=splits.copies,
     )
@@ -196,8 +198,10 @@ def measure(
             counts.append(pixel_metrics.count_pixels(*counted))
         scored.append(_without_pixels(image))
     if hidden:
-        told = "%d anomalous images are marked on ignored pixels alone: they count as anomalous"
-        log.warning(told, hidden)
+        log.warning(
+            "%d anomalous images are marked on ignored pixels alone: they count as anomalous",
+            hidden,
+        )
     skipped = check_readable(scored, options.max_unreadable)
     readable = [image for image in scored if not image.problem]
     pixel = pixel_metrics.measure_pixels(counts, options.bootstrap, seed)

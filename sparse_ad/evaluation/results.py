@@ -191,4 +191,5 @@ class Results(NamedTuple):
     left_out: tuple[LeftOut, ...] = ()  # files of the data set that are not used
     features: str = ""
     other: str = ""  # the folder of the test images, where they are not those of the config
-    copies: int = 0  # test images that are copies of training or calibration images
+    # test images that are copies of training or calibration images; None: not known
+    copies: int | None = 0

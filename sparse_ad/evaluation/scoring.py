@@ -49,25 +49,35 @@ def score_images(
     batch_size: int,
     title: str,
     seconds: list[float] | None = None,
+    *,
+    strict: bool = True,
 ) -> Iterator[ScoredImage]:
     """Scores `examples` in batches of one size, and yields them one by one, in their order.
 
     Holds one batch at a time. Appends to `seconds`, if given, how long every call of `score` took
     (until its result was there, decoding not counted); the first call compiles.
-    `title`: of the progress bar. Raises: UserError naming the image when a score or map is not
-    finite.
+    `title`: of the progress bar. A score or map that is not finite is an error where `strict`, or
+    else the problem of its image.
+    Raises: UserError naming the image.
     """
+    programs = set()  # (masked, unmasked images): each compiles at its first batch
     with tqdm(total=len(examples), desc=title, unit="image", delay=1) as bar:
         for batch in scoring_batches(examples, images, batch_size):
-            # without ignored pixels: the same call as ever
-            inputs = (batch.image, batch.ignored)[: 1 + batch.ignored.any()]
+            masked = batch.ignored.any(axis=(1, 2))
+            inputs = (batch.image, batch.ignored) if masked.any() else (batch.image,)
             scores, spent = _timed(score, params, *inputs)
+            if programs and seconds is not None and (masked.any(), masked.all()) not in programs:
+                spent = _timed(score, params, *inputs)[1]  # the first call compiled
+            programs.add((masked.any(), masked.all()))
             if seconds is not None:
                 seconds.append(spent)
                 if len(examples) <= batch_size:  # only the compiling call would be timed
                     seconds += [_timed(score, params, *inputs)[1] for _ in range(REPEATS)]
             for row in np.flatnonzero(batch.index >= 0).tolist():
-                yield _scored_image(examples[batch.index[row]], batch, scores, row)
+                image = _scored_image(examples[batch.index[row]], batch, scores, row)
+                if strict and image.problem and batch.valid[row]:
+                    raise UserError(image.problem)
+                yield image
                 bar.update()
 
 
@@ -140,18 +150,29 @@ def _scored_image(example: Example, batch: Batch, scores: Scores, row: int) -> S
         blank, problem = np.zeros_like(scores.map[row]), batch.problem[row]
         return ScoredImage(example, image, mask, np.nan, blank, NO_DIAGNOSTICS, problem, ignored)
     value, anomaly_map = float(scores.image[row]), np.asarray(scores.map[row])
-    if np.isnan(value) and ignored.any() and np.isfinite(anomaly_map).all():
-        raise UserError(
+    if not (np.isfinite(value) and np.isfinite(anomaly_map).all()):
+        problem, blank = (
+            _not_finite(example, value, anomaly_map, ignored),
+            np.zeros_like(anomaly_map),
+        )
+        return ScoredImage(example, image, mask, np.nan, blank, NO_DIAGNOSTICS, problem, ignored)
+    info = jax.tree.map(lambda column: float(column[row]), scores.info)
+    return ScoredImage(example, image, mask, value, anomaly_map, info, "", ignored)
+
+
+def _not_finite(
+    example: Example, score: float, anomaly_map: np.ndarray, ignored: np.ndarray
+) -> str:
+    """Returns why an image has no score."""
+    if ignored.any() and np.isnan(score) and np.isfinite(anomaly_map).all():
+        return (
             f"{example.path}: no patch lies on pixels that are not ignored (data.ignore): ignore "
             "fewer pixels, or make patches smaller"
         )
-    if not (np.isfinite(value) and np.isfinite(anomaly_map).all()):
-        raise UserError(
-            f"{example.path}: score {value} or its map is not finite: look for broken pixels in "
-            "the image; if all images do this, fit again with a larger penalty"
-        )
-    info = jax.tree.map(lambda column: float(column[row]), scores.info)
-    return ScoredImage(example, image, mask, value, anomaly_map, info, "", ignored)
+    return (
+        f"{example.path}: score {score} or its map is not finite: look for broken pixels in the "
+        "image; if all images do this, fit again with a larger penalty"
+    )
 
 
 def _peak_device_memory() -> int | None:

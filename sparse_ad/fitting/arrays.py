@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from sparse_ad import methods
 from sparse_ad.data.pipeline import training_order
-from sparse_ad.devices import check_batch, everywhere, replicate
+from sparse_ad.devices import check_batch, everywhere, fit_batch, replicate
 from sparse_ad.errors import UserError, require
 from sparse_ad.features import Pixels
 from sparse_ad.fitting.augmentation import Augmentation
@@ -56,16 +56,18 @@ def fit(
     Raises: UserError for images that are no such array, or that cannot be augmented as asked for,
     or a parameter that is not finite.
     """
-    images, options = check_images(images), Fit(batch_size, float(epochs))
+    images = check_images(images)
     check_batch("batch_size", batch_size)
+    size = fit_batch(batch_size, len(images))
+    steps = Fit(size, float(epochs)).steps(len(images))
     first_key, key, last_key = fit_keys(seed)
-    see = partial(maps_of, method, compile_augment(augmentation))
+    extract = partial(maps_of, method, compile_augment(augmentation))
     order = training_order(len(images), seed)
     update = jax.jit(method.update, donate_argnums=1, out_shardings=everywhere())
     state = None
-    for step in tqdm(range(options.steps(len(images))), "fit", delay=1):
+    for step in tqdm(range(steps), "fit", delay=1):
         step_key = jax.random.fold_in(key, step)
-        maps = see(step_key, images[batch_indices(order, step, 1, batch_size)[0]])
+        maps = extract(step_key, images[batch_indices(order, step, 1, size)[0]])
         if state is None:
             state = replicate(jax.jit(method.init)(first_key, maps))
         state, _ = update(step_key, state, maps)
@@ -83,6 +85,7 @@ def score(method: Method, params: Params, images: Any, *, batch_size: int = 8) -
     """
     images = check_images(images)
     check_batch("batch_size", batch_size)
+    batch_size = fit_batch(batch_size, len(images))
     compiled = compile_score(method)
     padding = ((0, -len(images) % batch_size), (0, 0), (0, 0), (0, 0))
     padded = np.pad(images, padding)

@@ -1,4 +1,4 @@
-"""Augmentation: each training image is mirrored, turned and lit anew, at random, in every step."""
+"""Augmentation: training images are flipped, rotated and changed in brightness at random."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,7 @@ from sparse_ad.errors import require, require_choice
 from sparse_ad.types import Key
 
 FLIPS = ("none", "horizontal", "vertical", "both")
-CONSTANT = 0x617567  # "aug": folded into the key of a step, from which detectors draw, too
+STREAM = 0x617567  # "aug": folded into the key of a step, from which detectors draw, too
 FACTORS = 1025  # of brightness: a table, as a compiler may round the computation of one otherwise
 
 
@@ -58,7 +58,7 @@ def augment(
     if not options.on:
         return images
     options.check((images.shape[1], images.shape[2]))
-    key = jax.random.fold_in(key, CONSTANT)
+    key = jax.random.fold_in(key, STREAM)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(images)))
     return jax.vmap(partial(augment_one, options))(keys, images)
 
@@ -66,17 +66,18 @@ def augment(
 def augment_one(
     options: Augmentation, key: Key, image: Float[Array, "h w c"]
 ) -> Float[Array, "h w c"]:
-    """Returns one image of 0..1, mirrored, turned and lit as drawn from the key."""
-    mirrored, upside_down, turned, lit = jax.random.split(key, 4)
+    """Returns one image of 0..1, flipped, rotated and made brighter or darker by the key."""
+    horizontal_key, vertical_key, rotation_key, brightness_key = jax.random.split(key, 4)
     if options.flip in ("horizontal", "both"):
-        image = jnp.where(jax.random.bernoulli(mirrored), image[:, ::-1], image)
+        image = jnp.where(jax.random.bernoulli(horizontal_key), image[:, ::-1], image)
     if options.flip in ("vertical", "both"):
-        image = jnp.where(jax.random.bernoulli(upside_down), image[::-1], image)
+        image = jnp.where(jax.random.bernoulli(vertical_key), image[::-1], image)
     if options.rotate:
         turns = [partial(jnp.rot90, k=quarters) for quarters in range(4)]
-        image = jax.lax.switch(jax.random.randint(turned, (), 0, 4), turns, image)
+        image = jax.lax.switch(jax.random.randint(rotation_key, (), 0, 4), turns, image)
     if options.brightness:
         factors = 1 + np.linspace(-options.brightness, options.brightness, FACTORS)
-        factor = jnp.asarray(factors, image.dtype)[jax.random.randint(lit, (), 0, FACTORS)]
+        index = jax.random.randint(brightness_key, (), 0, FACTORS)
+        factor = jnp.asarray(factors, image.dtype)[index]
         image = jnp.clip(image * factor, 0, 1)
     return image

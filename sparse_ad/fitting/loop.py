@@ -47,12 +47,13 @@ def fit(setup: Setup, examples: Sequence[Example], workdir: Path) -> tuple[Param
     """
     check_batch("fit.batch_size", setup.options.batch_size)
     setup = setup.for_images(len(examples))
+    images = fingerprint(examples)
     steps = setup.steps(len(examples))
     with closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
         progress = _restore(setup, checkpoints, examples)
         log = MetricsLog(workdir / "metrics.jsonl", progress.step if progress else 0)
         if progress is None or progress.step < steps:
-            progress = _continue(setup, examples, progress, checkpoints, log)
+            progress = _continue(setup, examples, images, progress, checkpoints, log)
     record = FitRecord(steps, len(examples), progress.seconds, log.last)
     write_json(workdir / "fit.json", record)
     return _finish(setup, progress.state), record
@@ -106,6 +107,7 @@ def _restore(setup: Setup, checkpoints: Checkpoints, examples) -> Progress | Non
 def _continue(
     setup: Setup,
     examples: Sequence[Example],
+    images: str,
     progress: Progress | None,
     checkpoints: Checkpoints,
     log: MetricsLog,
@@ -133,20 +135,20 @@ def _continue(
             if due or asked or progress.step == steps:
                 log.sync()  # first: a step that went wrong is not saved
                 progress = progress._replace(seconds=time.monotonic() - started)
-                _save(checkpoints, progress, examples)
+                _save(checkpoints, progress, images)
                 saved_at = time.monotonic()
     if stop.noted:
         raise Stopped(stop.noted, f"stopped at step {progress.step} of {steps}, checkpoint saved")
     return progress
 
 
-def _save(checkpoints: Checkpoints, progress: Progress, examples: Sequence[Example]) -> None:
+def _save(checkpoints: Checkpoints, progress: Progress, images: str) -> None:
     """Saves a checkpoint. Raises: UserError where the state holds a number that is not finite."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(progress.state):
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not jnp.isfinite(leaf).all():
             name = jax.tree_util.keystr(path)
             raise UserError(f"step {progress.step}: state{name} is no longer finite; {REMEDY}")
-    position = Position(fingerprint(examples), progress.seconds)
+    position = Position(images, progress.seconds)
     checkpoints.save(progress.step, progress.state, position)
 
 
@@ -163,7 +165,7 @@ def _check_same_images(
 def fingerprint(examples: Sequence[Example]) -> str:
     """Returns a hash of the names and sizes of the images, in their order, wherever they lie.
 
-    Those of their masks of what to ignore are part of it, where there are any.
+    Those of their ignore masks are part of it, where there are any.
     """
     names = "\n".join(f"{example.path} {size_of(example.image)}" for example in examples)
     masks = ((example.path, example.ignore) for example in examples)

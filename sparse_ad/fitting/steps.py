@@ -62,10 +62,10 @@ def streamed_steps(setup: Setup, examples: Sequence[Example], key: Key, done: in
     batches = training_batches(examples, setup.images, size, setup.seed, done)
     # Every device holds the whole state after each step, as after a resume: the same program.
     update = jax.jit(setup.method.update, donate_argnums=1, out_shardings=everywhere())
-    see = partial(maps_of, setup.method, compile_augment(setup.options.augmentation))
+    extract = partial(maps_of, setup.method, compile_augment(setup.options.augmentation))
     return Steps(
-        partial(_first_of_stream, batches, see, key),
-        partial(_advance_stream, batches, see, update, key),
+        partial(_first_of_stream, batches, extract, key),
+        partial(_advance_stream, batches, extract, update, key),
     )
 
 
@@ -82,16 +82,16 @@ def maps_of(
     return spread(method.features.extract(seen))
 
 
-def _first_of_stream(batches: grain.DatasetIterator[Batch], see: Callable, key: Key) -> Maps:
+def _first_of_stream(batches: grain.DatasetIterator[Batch], extract: Callable, key: Key) -> Maps:
     start = batches.get_state()
-    maps = see(jax.random.fold_in(key, 0), next(batches).image)
+    maps = extract(jax.random.fold_in(key, 0), next(batches).image)
     batches.set_state(start)
     return maps
 
 
-def _advance_stream(batches, see, update, key: Key, state: State, done: int, most: int):
+def _advance_stream(batches, extract, update, key: Key, state: State, done: int, most: int):
     step_key = jax.random.fold_in(key, done)
-    state, info = update(step_key, state, see(step_key, next(batches).image))
+    state, info = update(step_key, state, extract(step_key, next(batches).image))
     return state, info, 1
 
 
@@ -109,24 +109,26 @@ def resident_steps(
     """
     order = training_order(len(images), seed)
     held = replicate(images)
-    see = partial(batch_of, method, augmentation)
-    take = jax.jit(partial(take_steps, method, see), donate_argnums=0, out_shardings=everywhere())
+    extract = partial(batch_of, method, augmentation)
+    advance = jax.jit(
+        partial(take_steps, method, extract), donate_argnums=0, out_shardings=everywhere()
+    )
     return Steps(
-        partial(_first_resident, see, held, order, batch_size, key),
-        partial(_advance_resident, take, held, order, batch_size, key),
+        partial(_first_resident, extract, held, order, batch_size, key),
+        partial(_advance_resident, advance, held, order, batch_size, key),
     )
 
 
-def _first_resident(see: Callable, images, order, batch_size: int, key: Key) -> Maps:
+def _first_resident(extract: Callable, images, order, batch_size: int, key: Key) -> Maps:
     indices = batch_indices(order, 0, 1, batch_size)[0]
-    return jax.jit(see)(jax.random.fold_in(key, 0), images, indices)
+    return jax.jit(extract)(jax.random.fold_in(key, 0), images, indices)
 
 
-def _advance_resident(take, images, order, batch_size, key, state: State, done: int, most: int):
+def _advance_resident(advance, images, order, batch_size, key, state: State, done: int, most: int):
     count = min(most, MAX_STEPS)
     indices = np.zeros((MAX_STEPS, batch_size), np.int32)
     indices[:count] = batch_indices(order, done, count, batch_size)
-    state, info = take(state, images, indices, key, done, count)
+    state, info = advance(state, images, indices, key, done, count)
     return state, info, count
 
 
@@ -154,7 +156,7 @@ def batch_of(
 
 def take_steps(
     method: Method,
-    see: Callable,
+    extract: Callable,
     state: State,
     images: Shaped[Array, "m h w c"],
     indices: Int[Array, "t n"],
@@ -164,14 +166,14 @@ def take_steps(
 ) -> tuple[State, dict[str, Float[Array, " t"]]]:
     """Takes `count` steps after `done`; returns the state, and info, padded by 0.
 
-    `see`: `batch_of`, bound to the detector and to what augments its images.
+    `extract`: `batch_of`, bound to the detector and to what augments its images.
     The compiler does not know `count`: with a known length it might unroll and fuse the loop, and
     round differently.
     """
 
     def step(state: State, turn: Int[Array, ""]) -> tuple[State, Info]:
         step_key = jax.random.fold_in(key, done + turn)
-        return method.update(step_key, state, see(step_key, images, indices[turn]))
+        return method.update(step_key, state, extract(step_key, images, indices[turn]))
 
     def body(turn, carry):
         state, info = carry

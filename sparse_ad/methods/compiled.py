@@ -1,8 +1,7 @@
 """The scoring function of a detector, compiled, for batches of images."""
 
-import logging
 from collections.abc import Callable
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from sparse_ad.batching import batched
 from sparse_ad.devices import by_image
 from sparse_ad.methods.lifts.grid import score_kept
+from sparse_ad.sparse.coder import choose_rows
 from sparse_ad.types import Method, Params, Scores
 
 Score = Callable[..., Scores]
@@ -19,8 +19,6 @@ Score = Callable[..., Scores]
 
 (params, images [n h w c]) -> scores; or (params, images, ignored [n h w]) where pixels are ignored.
 """
-
-log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=8)  # detectors, which hold the weights of their networks
@@ -47,26 +45,8 @@ def score_images(
     maps = method.features.extract(images)
     if ignored is None:
         return plain(params, maps)
-    if method.grid is None:
-        warn_filled()
-    some = np.asarray(ignored.any(axis=(1, 2)))
-    apart = kept(params, (maps, ignored))
-    if some.all():
-        return apart
-    return jax.tree.map(partial(choose, some), apart, plain(params, maps))
-
-
-def choose(
-    first: Bool[np.ndarray, " n"], one: Float[Array, "n *s"], other: Float[Array, "n *s"]
-) -> Float[Array, "n *s"]:
-    """Returns the rows of `one` where `first` is True, and those of `other` elsewhere."""
-    return jnp.where(first.reshape(-1, *(1,) * (one.ndim - 1)), one, other)
-
-
-@cache
-def warn_filled() -> None:
-    """Warns, once in a process, that ignored pixels are not left out of image scores."""
-    log.warning(
-        "this detector has no grid of errors: ignored pixels are filled in by the nearest others, "
-        "which then count for the image score"
-    )
+    has_ignored = jnp.asarray(ignored.any(axis=(1, 2)))
+    masked_scores = kept(params, (maps, ignored))
+    if has_ignored.all():
+        return masked_scores
+    return jax.tree.map(partial(choose_rows, has_ignored), masked_scores, plain(params, maps))

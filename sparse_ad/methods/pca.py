@@ -12,7 +12,7 @@ from sparse_ad.errors import require
 from sparse_ad.methods.lifts.grid import score_grid
 from sparse_ad.methods.lifts.maps import Shape, map_shapes, only
 from sparse_ad.methods.moments import Moments, add_vectors, begin_moments
-from sparse_ad.patches import resize_map
+from sparse_ad.patches import Pool, pool, resize_map
 from sparse_ad.sparse.coder import linear_coder
 from sparse_ad.sparse.problems import product
 from sparse_ad.types import (
@@ -62,7 +62,7 @@ class Pca:
         require(length <= MOST_VALUES, "side", self.side, remedy)
         grid = ErrorGrid(
             errors=partial(errors, self.side),
-            pool=jnp.mean,
+            pool=partial(pool, Pool("top_mean", fraction=1.0)),
             to_map=partial(enlarge, (height, width), shape[:2], features.border),
         )
         return Method(

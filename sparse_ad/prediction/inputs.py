@@ -12,8 +12,6 @@ from sparse_ad.errors import UserError
 from sparse_ad.system.names import printable
 from sparse_ad.types import Encoded, Example, LeftOut
 
-RESULTS = "of an earlier prediction"
-
 
 class Inputs(NamedTuple):
     """What is to be scored."""
@@ -27,10 +25,12 @@ def list_inputs(given: Sequence[str], output: Path) -> Inputs:
     """Returns the images that are given: files as they are, folders with all folders below them.
 
     Names are relative to the one folder that is given, or else to the folder that holds all that
-    is given. Files in `output` are left out: they are results.
+    is given. Files in `output` are not looked at: they are results.
     Raises: UserError where something given is not there, or there is no image.
     """
-    paths = [Path(each).expanduser() for each in dict.fromkeys(given)]
+    expanded = (Path(each).expanduser() for each in given)
+    paths = [Path(os.path.abspath(path)) for path in dict.fromkeys(expanded)]  # noqa: PTH100
+    skip = {tree.entry(output), output.resolve()}
     for path in paths:
         if not path.exists():
             raise UserError(
@@ -38,30 +38,29 @@ def list_inputs(given: Sequence[str], output: Path) -> Inputs:
             )
     if not paths:
         raise UserError("--input: is missing; give images, or folders that hold images")
+        if tree.skipped(path, skip):
+            raise UserError(f"--output = '{output}': holds the input {path}; choose another folder")
     base = paths[0] if len(paths) == 1 and paths[0].is_dir() else common_folder(paths)
     images, left_out = [], []
     for path in paths:
-        found, others = tree.list_images(path) if path.is_dir() else ([path], [])
-        results = [image for image in found if output.absolute() in image.absolute().parents]
-        images += [image for image in found if image not in set(results)]
-        left_out += others + [(image, RESULTS) for image in results]
+        found, others = tree.list_images(path, skip) if path.is_dir() else ([path], [])
+        images += found
+        left_out += others
     if not images:
         raise UserError(f"{base}: no images; give {' '.join(tree.SUFFIXES)} files")
-    names = {relative_name(base, image): image for image in images}  # each once
+    names = {relative_name(base, image): image for image in images}  # each image once
     examples = tuple(new_example(image, name) for name, image in sorted(names.items()))
     return Inputs(base, examples, tree.summarise(base, left_out))
 
 
 def common_folder(paths: Sequence[Path]) -> Path:
     """Returns the deepest folder that holds all of the paths."""
-    folders = [path if path.is_dir() else path.parent for path in paths]
-    shared = os.path.commonpath([folder.absolute() for folder in folders])
-    return folders[0] if len(folders) == 1 else Path(shared)
+    return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
 
 
 def relative_name(base: Path, image: Path) -> str:
     """Returns the name of an image as people see it."""
-    return printable(image.absolute().relative_to(base.absolute()).as_posix())
+    return printable(image.relative_to(base).as_posix())
 
 
 def new_example(image: Encoded, name: str) -> Example:
@@ -76,10 +75,11 @@ def examples_of(images: Iterable[Any]) -> tuple[Example, ...]:
     """
     if isinstance(images, str | bytes | Path):
         raise UserError(f"images = {images!r}: give a list of images")
+    if isinstance(images, np.ndarray) and images.ndim != 4:
+        remedy = "give [n h w c], or a list of images [h w c]"
+        raise UserError(f"images: array of shape {images.shape}: {remedy}")
     images = list(images)
     for index, image in enumerate(images):
-        if isinstance(image, np.ndarray) and image.ndim < 2:
-            raise UserError(f"images: array of shape {image.shape} at {index}: give [n h w c]")
         if not isinstance(image, str | bytes | Path | np.ndarray):
             kind = type(image).__name__
             raise UserError(f"images: {kind} at {index}: give NumPy arrays, paths or bytes")

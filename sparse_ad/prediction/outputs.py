@@ -1,6 +1,6 @@
-"""The files that show what was found in an image: overlays, maps, masks, regions.
+"""Files of a prediction: overlays, anomaly maps, masks, regions.
 
-All but overlays have the size of the image as it is stored.
+All but overlays have the size of the image, as it is stored or as its EXIF orientation turns it.
 """
 
 import io
@@ -30,7 +30,7 @@ DEEP = 65535  # the largest value of 16 bits
 TOUCHING = np.ones((3, 3))  # pixels that touch by a side or a corner are of one region
 
 
-class Shown(NamedTuple):
+class Drawing(NamedTuple):
     """What is drawn of images, and how."""
 
     images: Images  # how they are decoded
@@ -38,84 +38,93 @@ class Shown(NamedTuple):
     pixel_threshold: float
 
 
-class Found:
+class ScoredPicture:
     """One image and its anomaly map."""
 
-    def __init__(self, example: Example, anomaly_map: Float[np.ndarray, "h w"], shown: Shown):
-        self.example, self.small, self.shown = example, anomaly_map, shown
-        self.size = image_shape(example.image, example.path, shown.images)
+    def __init__(self, example: Example, anomaly_map: Float[np.ndarray, "h w"], drawing: Drawing):
+        self.example, self.small, self.drawing = example, anomaly_map, drawing
+        self.size = image_shape(example.image, example.path, drawing.images)
 
     @cached_property
     def map(self) -> Float[np.ndarray, "h w"]:
         """The map at the size of the image; 0 where it is ignored."""
         at_size = resize(self.small, self.size)
-        return clear_ignored(self.example, at_size, self.shown.images)
+        return clear_ignored(self.example, at_size, self.drawing.images)
 
     @cached_property
     def mask(self) -> Bool[np.ndarray, "h w"]:
-        """What is above the pixel threshold."""
-        return self.map > self.shown.pixel_threshold
+        """What is above the pixel threshold, and not ignored."""
+        ignored = ignored_at(self.example, self.size, self.drawing.images)
+        above = self.map > self.drawing.pixel_threshold
+        return above if ignored is None else above & ~ignored
 
 
-def draw_overlay(found: Found) -> bytes:
+def draw_overlay(picture: ScoredPicture) -> bytes:
     """Returns the heat map over the image as PNG, on the colour scale of the calibration.
 
     Ignored pixels are hatched.
     """
-    shrink = min(1.0, OVERLAY_SIDE / max(found.size))
-    height, width = (max(2, round(shrink * side)) for side in found.size)
-    example, shown = found.example, found.shown
-    options = shown.images
+    shrink = min(1.0, OVERLAY_SIDE / max(picture.size))
+    height, width = (max(2, round(shrink * side)) for side in picture.size)
+    example, drawing = picture.example, picture.drawing
+    options = drawing.images
     image = decode(example.image, (height, width), options.color, example.path, options)
-    drawn = overlay(image, resize(found.small, (height, width)), shown.scale)
+    drawn = overlay(image, resize(picture.small, (height, width)), drawing.scale)
     ignored = ignored_at(example, (height, width), options)
     drawn = drawn if ignored is None else cover(drawn, ignored)
     return png(np.rint(255 * drawn).astype(np.uint8))
 
 
-def draw_map(found: Found) -> bytes:
+def draw_map(picture: ScoredPicture) -> bytes:
     """Returns the anomaly map as .npz: the array `map`, float32 [h w]."""
     file = io.BytesIO()
-    np.savez(file, map=found.map)
+    np.savez(file, map=picture.map)
     return file.getvalue()
 
 
-def draw_tiff(found: Found) -> bytes:
+def draw_tiff(picture: ScoredPicture) -> bytes:
     """Returns the anomaly map as 16-bit TIFF: 0 and 65535 are `low` and `high` of the scale."""
-    low, _, high = found.shown.scale
-    levels = np.rint(DEEP * np.clip((found.map - low) / (high - low), 0, 1)).astype(np.uint16)
+    low, _, high = picture.drawing.scale
+    levels = np.rint(DEEP * np.clip((picture.map - low) / (high - low), 0, 1)).astype(np.uint16)
     file = io.BytesIO()
     Image.fromarray(levels).save(file, format="tiff", compression="tiff_adobe_deflate")
     return file.getvalue()
 
 
-def draw_mask(found: Found) -> bytes:
+def draw_mask(picture: ScoredPicture) -> bytes:
     """Returns the pixels above the pixel threshold as PNG: 255, and 0 for all others."""
-    return png(np.where(found.mask, np.uint8(255), np.uint8(0)))
+    return png(np.where(picture.mask, np.uint8(255), np.uint8(0)))
 
 
-def draw_regions(found: Found) -> bytes:
+def draw_regions(picture: ScoredPicture) -> bytes:
     """Returns as JSON the regions above the pixel threshold, the one with the largest peak first.
 
     Coordinates are pixels, x to the right and y down, (0, 0) the centre of the first pixel. `box`:
     [x, y, width, height] of the pixels; `contours`: closed lines [[x, y], ...] half a pixel around
     them, the outer one and those of holes; `area`: pixels; `peak`: the largest value of the map.
     """
-    labelled: Any = ndimage.label(found.mask, TOUCHING)
-    labels = labelled[0]
-    regions = [
-        describe_region(found.map[box], labels[box] == label, box)
-        for label, box in enumerate(ndimage.find_objects(labels), 1)
-    ]
-    height, width = found.size
+    height, width = picture.size
     content = {
-        "path": found.example.path,
+        "path": picture.example.path,
         "width": width,
         "height": height,
-        "pixel_threshold": found.shown.pixel_threshold,
-        "regions": sorted(regions, key=lambda region: -region["peak"]),
+        "pixel_threshold": picture.drawing.pixel_threshold,
+        "regions": list_regions(picture.map, picture.mask),
     }
     return (json.dumps(content) + "\n").encode()
+
+
+def list_regions(
+    anomaly_map: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
+) -> list[dict[str, Any]]:
+    """Returns the regions of a mask, the one with the largest peak of the map first."""
+    labelled: Any = ndimage.label(mask, TOUCHING)
+    labels = labelled[0]
+    regions = [
+        describe_region(anomaly_map[box], labels[box] == label, box)
+        for label, box in enumerate(ndimage.find_objects(labels), 1)
+    ]
+    return sorted(regions, key=lambda region: -region["peak"])
 
 
 def describe_region(
@@ -167,8 +176,8 @@ def stems(names: Iterable[str]) -> dict[str, str]:
     return {name: stem if count[stem] == 1 else name for name, stem in short.items()}
 
 
-def write_found(output: Path, stem: str, kinds: Iterable[str], found: Found) -> None:
+def write_files(output: Path, stem: str, kinds: Iterable[str], picture: ScoredPicture) -> None:
     """Writes the files of one image, each in the folder of its kind."""
     for kind in kinds:
         suffix, draw = KINDS[kind]
-        write_bytes(output / kind / f"{stem}{suffix}", draw(found))
+        write_bytes(output / kind / f"{stem}{suffix}", draw(picture))

@@ -101,13 +101,9 @@ class Predictor:
 def score_examples(
     fitted: Fitted, experiment: Experiment, examples: Sequence[Example], batch_size: int
 ) -> Iterator[ScoredImage]:
-    """Yields the scores of new images, one after the other.
-
-    Raises: UserError where a score is not finite.
-    """
-    score = fitted.detector.score
-    images = experiment.data
-    return score_images(score, fitted.params, examples, images, batch_size, "predict")
+    """Yields the scores of new images, one after the other."""
+    inputs = fitted.params, examples, experiment.data, batch_size
+    return score_images(fitted.detector.score, *inputs, "predict", strict=False)
 
 
 def choose_limits(

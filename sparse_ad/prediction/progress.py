@@ -1,4 +1,4 @@
-"""How far a prediction is: scores.csv grows, and predictions.json says what it is of."""
+"""Files that record a prediction, so that it can resume: scores.csv and predictions.json."""
 
 import csv
 import hashlib
@@ -28,8 +28,8 @@ class Row(NamedTuple):
 class Record(NamedTuple):
     """All of predictions.json."""
 
-    fit: str  # hash of the fit that scores: config, record of the fit, calibration
-    images: str  # hash of the names and sizes of the images
+    fit: str  # hash of fit.json and calibration.json of the workdir
+    images: str  # hash of names and sizes of the images, and of their ignore masks
     count: int  # of the images
     limits: Limits
     kinds: tuple[str, ...]  # of files that are written for each image
@@ -93,13 +93,14 @@ def add_rows(output: Path, rows: Iterable[Row]) -> None:
     append_text(output / SCORES, format_rows(rows))
 
 
-def write_end(output: Path, record: Record, rows: Iterable[Row]) -> None:
-    """Says in predictions.json that all images are scored."""
+def write_end(output: Path, record: Record, rows: Iterable[Row]) -> Record:
+    """Says in predictions.json that all images are scored; returns what it says."""
     rows = list(rows)
     flagged = sum(bool(row.flagged) for row in rows)
     unreadable = sum(row.score is None for row in rows)
     done = record._replace(flagged=flagged, unreadable=unreadable, finished=True)
     write_json(output / RECORD, done)
+    return done
 
 
 def format_rows(rows: Iterable[tuple[Any, ...]]) -> str:

@@ -18,7 +18,7 @@ from sparse_ad.evaluation.scoring import ScoredImage
 from sparse_ad.experiment import Experiment
 from sparse_ad.fitting.loop import fingerprint
 from sparse_ad.prediction.inputs import Inputs, list_inputs
-from sparse_ad.prediction.outputs import KINDS, Found, Shown, stems, write_found
+from sparse_ad.prediction.outputs import KINDS, Drawing, ScoredPicture, stems, write_files
 from sparse_ad.prediction.predictor import Limits, choose_limits, score_examples
 from sparse_ad.prediction.progress import (
     RECORD,
@@ -34,7 +34,7 @@ from sparse_ad.prediction.progress import (
 from sparse_ad.stages import Fitted, load_fitted, stage
 from sparse_ad.system.lock import locked
 from sparse_ad.system.names import printable
-from sparse_ad.system.workdir import environment_of, require_fitted
+from sparse_ad.system.workdir import environment_of, require_apart, require_fitted
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def predict(
     Raises: UserError where nothing is fitted, and for inputs that are not there.
     """
     require_fitted(workdir, experiment)
+    require_apart(output, workdir)
     inputs = list_inputs(given, output)
     examples = with_ignored(experiment.data, inputs.folder, inputs.examples)
     inputs = inputs._replace(examples=examples)
@@ -85,10 +86,9 @@ def predict(
     job = Job(experiment, fitted, inputs, limits, request.kinds)
     record = describe_job(job, workdir)
     with locked("output", output), stage("predict"):
-        rows = score_all(job, output, record)
-    flagged = sum(bool(row.flagged) for row in rows)
-    places = ", ".join(str(output / name) for name in (SCORES, *request.kinds))
-    print(printable(f"{flagged} of {len(rows)} images flagged: {places}"))
+        done = score_all(job, output, record)
+    paths = ", ".join(str(output / name) for name in (SCORES, *request.kinds))
+    print(printable(f"{done.flagged} of {done.count} images flagged: {paths}"))
 
 
 def describe_job(job: Job, workdir: Path) -> Record:
@@ -106,8 +106,8 @@ def describe_job(job: Job, workdir: Path) -> Record:
     )
 
 
-def score_all(job: Job, output: Path, record: Record) -> list[Row]:
-    """Scores the images that have no row yet; returns the rows of all.
+def score_all(job: Job, output: Path, record: Record) -> Record:
+    """Scores the images that have no row yet; returns the record of the finished prediction.
 
     Raises: UserError, with nothing written, where no image can be read.
     """
@@ -129,20 +129,20 @@ def score_all(job: Job, output: Path, record: Record) -> list[Row]:
             started = True
         if started:
             add_rows(output, waiting)
-            rows, waiting = rows + waiting, []
+            rows += waiting
+            waiting = []
     if not (started or done):
         raise UserError(f"none of {record.count} images can be read (first: {waiting[0].problem})")
-    write_end(output, record, rows)
-    return rows
+    return write_end(output, record, rows)
 
 
 def new_rows(job: Job, output: Path, left: Sequence) -> Iterator[Row]:
     """Yields the row of each image, once its files are written, by threads beside the scoring."""
     images, options = job.experiment.data, job.experiment.evaluation
     size = fit_batch(options.batch_size, len(left))
-    shown = Shown(images, job.fitted.calibration.scale, job.limits.pixel.value)
+    drawing = Drawing(images, job.fitted.calibration.scale, job.limits.pixel.value)
     stem_of = stems(example.path for example in job.inputs.examples)
-    finish = partial(finish_image, job.kinds, output, stem_of, shown, job.limits.image.value)
+    finish = partial(finish_image, job.kinds, output, stem_of, drawing, job.limits.image.value)
     threads = max(1, images.workers)
     waiting: deque[Future[Row]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -158,7 +158,7 @@ def finish_image(
     kinds: Sequence[str],
     output: Path,
     stem_of: dict[str, str],
-    shown: Shown,
+    drawing: Drawing,
     threshold: float,
     image: ScoredImage,
 ) -> Row:
@@ -166,5 +166,5 @@ def finish_image(
     path = image.example.path
     if image.problem:
         return Row(path, None, threshold, None, image.problem)
-    write_found(output, stem_of[path], kinds, Found(image.example, image.map, shown))
+    write_files(output, stem_of[path], kinds, ScoredPicture(image.example, image.map, drawing))
     return Row(path, image.score, threshold, int(image.score > threshold), "")

@@ -81,7 +81,7 @@ def write_report(
     folder = Path(folder)
     drawn = _draw(results, rows, pictures)
     drawn["curves"] = curves.draw_curves(metrics)
-    hatched = any(picture.ignored.any() for picture in every(pictures))
+    hatched = any(picture.ignored.any() for picture in all_pictures(pictures))
     page = html.render(
         "report",
         results=results,
@@ -118,7 +118,7 @@ def _write_figures(
     return embedded
 
 
-def every(pictures: Pictures) -> tuple[Picture, ...]:
+def all_pictures(pictures: Pictures) -> tuple[Picture, ...]:
     """Returns all pictures, those of normal images first."""
     normal = pictures.lowest_normal + pictures.highest_normal
     return normal + pictures.highest_anomalous + pictures.lowest_anomalous
@@ -135,7 +135,7 @@ def _draw(
         "roc": figures.draw_roc(rows, results.image),
         "worst": figures.draw_examples(worst, scale),
         "best": figures.draw_examples(best, scale),
-        "reconstructions": figures.draw_reconstructions(every(pictures)),
+        "reconstructions": figures.draw_reconstructions(all_pictures(pictures)),
         "atoms": figures.draw_atoms(pictures.atoms),
         "latents": figures.draw_latents(pictures.latents),
         "layers": layer_figures.draw_layers(pictures.layers),

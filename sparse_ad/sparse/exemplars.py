@@ -53,10 +53,10 @@ def code_by_exemplars(
     options: ExemplarCoder, dictionary: ArrayLike, signals: ArrayLike
 ) -> Solution:
     """Codes signals [m d] by at most `nonzeros` atoms [k d], each of length 1 (or zero)."""
-    return code_any(partial(code_chunks, options.nonzeros), dictionary, signals)
+    return code_any(partial(code_in_chunks, options.nonzeros), dictionary, signals)
 
 
-def code_chunks(
+def code_in_chunks(
     nonzeros: int, dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]
 ) -> Solution:
     """Codes signals a chunk at a time."""

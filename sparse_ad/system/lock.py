@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from sparse_ad.errors import UserError
 from sparse_ad.system.files import explained
 
 NAME = ".lock"
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -55,6 +58,9 @@ def _open_locked(path: Path) -> IO[bytes] | None:
         except BlockingIOError:
             file.close()
             return None
+        except OSError as error:
+            log.warning("%s: this file system has no locks (%s)", path.parent, error.strerror)
+            return file
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

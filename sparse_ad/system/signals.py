@@ -11,7 +11,7 @@ and the exit code is 128 + the number of the signal.
 A signal while the program compiles or computes: Python hears of signals between two calls only, and
 one call may take minutes. A thread (`watch`) hears of them at once. It ends the process where
 nobody else does: after UNHEARD seconds, or after STEP seconds where steps were taken that are
-not saved yet.
+not saved yet; after a second signal, UNHEARD seconds later in any case.
 
 SIGKILL (kill -9) or power loss: no code runs any more. Steps since the last checkpoint are lost;
 `fit.checkpoint_seconds` is the time between two. A hidden .partial file may stay: nothing reads it.
@@ -32,11 +32,14 @@ Why the same command can always go on:
   process.
 """
 
+import itertools
 import os
 import select
 import signal
 import sys
 import threading
+import time
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 UNHEARD = 2.0  # seconds after which `watch` ends a process that has nothing to save
@@ -60,44 +63,49 @@ def end_cleanly() -> None:
 
     Where the program cannot hear of them, `watch` ends it.
     """
-
-    def stop(number, _frame):
-        _heard.set()
-        raise Stopped(number)
-
-    ours, theirs = os.pipe()
-    os.set_blocking(theirs, False)
-    signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-    threading.Thread(target=watch, args=(ours,), name="signals", daemon=True).start()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=watch, args=(reader,), name="signals", daemon=True).start()
     for number in SIGNALS:
-        signal.signal(number, stop)
+        signal.signal(number, raise_stopped)
 
 
-def watch(arrived: int) -> None:
-    """Ends the process when a signal is not heard in time, or a second one comes.
+def raise_stopped(number: int, _frame: Any) -> None:
+    """Ends the program by an exception: the handler of a signal."""
+    _heard.set()
+    raise Stopped(number)
 
-    `arrived`: the end of a pipe from which the numbers of signals can be read.
+
+def watch(pipe: int) -> None:
+    """Ends the process when a signal is not heard in time, or after a second one.
+
+    `pipe`: the end from which the numbers of signals can be read.
     """
-    while True:
-        number = os.read(arrived, 1)[0]
-        if number not in SIGNALS or _heard.wait(UNHEARD):
-            continue
+    for count in itertools.count(1):
+        number = os.read(pipe, 1)[0]
+        while number not in SIGNALS:
+            number = os.read(pipe, 1)[0]
         name = signal.Signals(number).name
-        if _patience > UNHEARD:
-            _say(
-                f"{name}: the step at work has {_patience:.0f} s to end; once more to stop at once"
-            )
-            _wait(arrived, _patience - UNHEARD)
-        if not _heard.is_set():
+        heard = _heard.wait(UNHEARD)
+        if count == 1 and not heard and _patience > UNHEARD:
+            _say(f"{name}: this step has {_patience:.0f} s to end; once more to stop at once")
+            heard = _wait(pipe, _patience - UNHEARD)
+        if count > 1 and heard:
+            time.sleep(UNHEARD)  # the program was about to end, but may be held up
+        if count > 1 or not heard:
             _say(f"{name}: stopped while computing; {RESUMES}")
             os._exit(128 + number)
 
 
-def _wait(arrived: int, seconds: float) -> None:
-    """Waits until the program ends by itself, a second signal comes, or the time is over."""
+def _wait(pipe: int, seconds: float) -> bool:
+    """Returns whether the program ends by itself; False after a second signal or all the time."""
     for _ in range(round(10 * seconds)):
-        if _heard.is_set() or select.select([arrived], [], [], 0.1)[0]:
-            return
+        if _heard.is_set():
+            return True
+        if select.select([pipe], [], [], 0.1)[0]:
+            return False
+    return False
 
 
 def _say(message: str) -> None:
@@ -125,7 +133,7 @@ class StopSignals:
         _patience = STEP
 
     def asked(self) -> int:
-        """Returns the number of the signal that came, 0 for none. Who asks will end by himself."""
+        """Returns the number of the signal received, 0 for none; the caller then ends the run."""
         if self.noted:
             _heard.set()
         return self.noted

@@ -21,11 +21,11 @@ MISSING = object()
 NEEDED = ("name", "data", "method")  # sections that have been in every config.json
 CHANGEABLE = (  # sections and fields that may change after fitting
     "evaluation",
+    "data.max_pixels",
     "data.root",  # which images they are is checked by names and sizes (fitting/loop)
     "data.ignore",  # so are the masks
 )
 IMMATERIAL = (  # fields that change no number
-    "data.max_pixels",
     "data.workers",
     "features.cache_gb",
     "fit.checkpoint_seconds",
@@ -81,7 +81,6 @@ def working_in(workdir: Path, experiment: Experiment) -> Iterator[None]:
 
     Raises: UserError as `open_workdir`, and where another process works in it.
     """
-    check_config(workdir, experiment)
     make_folder(workdir)
     with locked("workdir", workdir):
         open_workdir(workdir, experiment)
@@ -99,6 +98,12 @@ def open_workdir(workdir: Path, experiment: Experiment) -> None:
     make_folder(workdir)
     write_json(workdir / "config.json", plain(experiment))
     write_json(workdir / "environment.json", environment_of(experiment))
+
+
+def require_apart(output: Path, workdir: Path) -> None:
+    """Raises UserError where `output` is the workdir, whose own results it would replace."""
+    if output.resolve() == workdir.resolve():
+        raise UserError(f"--output = '{output}': is the workdir; choose another folder")
 
 
 def make_folder(workdir: Path) -> None:

@@ -38,7 +38,7 @@ def read(root, ignore, **options):
 
 
 def ignored(splits) -> dict[str, str]:
-    """The name of each image that has a mask of what to ignore -> the name of that."""
+    """The name of each image that has an ignore mask -> the name of that."""
     examples = splits.train + splits.calibration + splits.test
     return {each.path: each.ignore.name for each in examples if each.ignore}
 
@@ -131,7 +131,7 @@ def test_a_folder_of_masks_for_each_image(root, place, caplog):
         "test/crack/000.png": "000-mask.png",
     }
     assert set(splits.left_out) == {
-        LeftOut("mask of what to ignore without its image", 2, "000.png"),
+        LeftOut("ignore mask without its image", 2, "000.png"),
         LeftOut("no image: .txt", 1, "notes.txt"),
     }
     assert [each.kind for each in splits.test] == ["crack"] * 2 + ["good"] * 2
@@ -169,7 +169,7 @@ def test_a_link_to_the_mask_is_no_image(root, mask):
 WRONG = {
     "a file that is missing": (None, r"^ignore = '.*ignore\.png': no such file or folder; give"),
     "another size": (CORNER[:6], r"^train/good/00\d\.png: .*ignore\.png: mask is 10x6 and its im"),
-    "all of it": (CORNER | 255, r"ignore\.png: ignores all 12 x 10 pixels: mark fewer$"),
+    "all of it": (CORNER | 255, r"ignore\.png: ignores all 10x12 pixels: mark fewer$"),
     "0 and 1": (CORNER // 255, r"ignore\.png: largest mask value is 1 of 255 .* as marked above"),
     "no image": (b"text", r"^train/good/00\d\.png: .*ignore\.png: cannot be read \(not an image"),
 }
@@ -200,7 +200,7 @@ def test_no_pixel_left_at_the_size_of_decoding(root, tmp_path):
     mask[6, 5] = 0
     path = write_image(tmp_path / "ignore.png", mask)
     assert len(ignored(read(root, path, size=SHAPE))) == 9
-    with pytest.raises(UserError, match=r"ignore\.png: ignores all 4 x 4 pixels: mark fewer"):
+    with pytest.raises(UserError, match=r"ignore\.png: ignores all 4x4 pixels: mark fewer"):
         read(root, path, size=(4, 4))
 
 
@@ -221,7 +221,7 @@ def test_two_masks_of_one_image_are_named(root, tmp_path):
 
 
 def masks_of(options, folder, paths) -> dict:
-    """{new image: its mask of what to ignore}."""
+    """{new image: its ignore mask}."""
     examples = [Example(path, 0, "", None, str(path), str(path)) for path in paths]
     return {each.image: each.ignore for each in with_ignored(options, folder, examples)}
 

@@ -42,13 +42,13 @@ def test_tiles_of_large_images():
 def test_a_fit_is_that_of_a_run(tmp_path, monkeypatch):
     """Batch for batch and draw for draw; another program, so to the rounding of float32."""
     monkeypatch.setitem(METHODS, "toy", LearningToy)
-    experiment = changed(toy_experiment(tmp_path), seed=3)
+    experiment = changed(toy_experiment(tmp_path), seed=3, fit__batch_size=64)
     splits = load(experiment.data, experiment.seed)
     method = experiment.build()
     params, _ = loop.fit(experiment.setup(method), splits.train, tmp_path / "work")
     size = experiment.data.size
     images = np.stack([decode(each.image, size, "grey") for each in splits.train])
-    found = sparse_ad.fit(method, images, epochs=experiment.fit.epochs, batch_size=8, seed=3)
+    found = sparse_ad.fit(method, images, epochs=experiment.fit.epochs, batch_size=64, seed=3)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, params)
 
 

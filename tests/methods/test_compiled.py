@@ -10,11 +10,11 @@ from helpers.images import SIZE, stripes, with_defects
 from helpers.toy import ToyDetector, mean_image
 
 from sparse_ad.data.ignored import fill, find_ignored
-from sparse_ad.methods.compiled import compile_score, warn_filled
+from sparse_ad.methods.compiled import compile_score
 from sparse_ad.methods.exemplar_coding import ExemplarCoding
 from sparse_ad.methods.lifts.grid import count_positions
 from sparse_ad.methods.pca import Pca
-from sparse_ad.patches import ChannelPatches, Patches, Pool, image_map
+from sparse_ad.patches import ChannelPatches, Patches, Pool, image_map, pool
 from sparse_ad.sparse.exemplars import ExemplarCoder
 from sparse_ad.types import PIXELS, ErrorGrid, Example
 
@@ -82,7 +82,7 @@ def test_positions_count_by_their_influence_on_kept_pixels():
     def to_map(errors):
         return errors @ influence
 
-    grid = ErrorGrid(lambda params, maps: maps, jnp.max, to_map)
+    grid = ErrorGrid(lambda params, maps: maps, partial(pool, Pool("max")), to_map)
     for ignored, expected in (
         ([1, 0, 0, 0], [False, True, True]),
         ([0, 1, 0, 0], [True, False, True]),
@@ -163,17 +163,10 @@ def test_where_nothing_is_left_to_score_there_is_no_score(sparse):
     assert not np.asarray(scores.map)[2].any()
 
 
-def test_a_detector_without_a_grid_says_once_that_filled_pixels_count(caplog):
-    warn_filled.cache_clear()
+def test_a_detector_without_a_grid_scores_filled_pixels():
     score, params = compile_score(mean_image()), {"mean": jnp.zeros(SHAPE)}
     images, ignored = stripes(8, 1), masks(8, np.s_[:, :4])
-    score(params, images)
-    assert not caplog.messages
-    for _ in range(2):
-        scores = score(params, images, ignored)
-    assert [text[:44] for text in caplog.messages] == [
-        "this detector has no grid of errors: ignored"
-    ]
+    scores = score(params, images, ignored)
     np.testing.assert_array_equal(scores.image, score(params, images).image)
     np.testing.assert_array_equal(scores.map, np.where(ignored, 0, images[..., 0]))
 
@@ -182,7 +175,7 @@ def test_positions_of_maps_that_were_cut_and_resized():
     """Maps of 8x8 positions, of 4 pixels each, less a border of 1: those far off count."""
     patches = ChannelPatches(size=1, stride=1)
     to_map = partial(image_map, patches=patches, map_shape=(6, 6), shape=(32, 32), border=1)
-    grid = ErrorGrid(lambda params, maps: maps, jnp.max, to_map)
+    grid = ErrorGrid(lambda params, maps: maps, partial(pool, Pool("max")), to_map)
     ignored = jnp.zeros((32, 32), bool).at[:, :10].set(True)
     counted = count_positions(grid, jnp.zeros((6, 6)), ignored)
     np.testing.assert_array_equal(counted, np.broadcast_to(np.arange(6) >= 2, (6, 6)))

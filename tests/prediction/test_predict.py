@@ -14,16 +14,13 @@ from PIL import Image
 import sparse_ad
 from sparse_ad import stages
 from sparse_ad.data.decode import decode, resize
-from sparse_ad.data.images import Images
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation.records import read_calibration
-from sparse_ad.evaluation.results import Scale
 from sparse_ad.evaluation.thresholds import set_threshold
 from sparse_ad.methods import METHODS
 from sparse_ad.prediction import outputs, run
 from sparse_ad.prediction.run import Request, predict
 from sparse_ad.system.lock import locked
-from sparse_ad.types import Example
 
 ALL = Request(("overlays", "maps", "tiff", "masks", "regions"))
 
@@ -109,11 +106,7 @@ def test_regions_are_boxes_and_closed_lines_around_what_is_marked():
     mask[2:7, 3:9] = True
     mask[4, 5] = False  # a hole
     mask[8, 10] = True
-    found = outputs.Found.__new__(outputs.Found)
-    found.__dict__ |= {"map": np.where(mask, np.float32(2), np.float32(0)), "mask": mask}
-    found.example, found.size = Example(b"", 0, "", None, "", "x"), (9, 12)
-    found.shown = outputs.Shown(Images(color="rgb"), Scale(0.0, 1.0, 2.0), 1.0)
-    regions = json.loads(outputs.draw_regions(found))["regions"]
+    regions = outputs.list_regions(np.where(mask, np.float32(2), np.float32(0)), mask)
     assert [region["box"] for region in regions] == [[3, 2, 6, 5], [10, 8, 1, 1]]
     assert [region["area"] for region in regions] == [29, 1]
     outer, hole = sorted(regions[0]["contours"], key=len, reverse=True)
@@ -153,7 +146,8 @@ def test_arrays_files_and_bytes_have_the_same_scores(fitted, tmp_path):
     ("images", "message"),
     [
         ([], "there are none"),
-        (np.zeros((4, 4)), r"shape \(4,\) at 0: give \[n h w c\]"),
+        (np.zeros((4, 4, 3)), r"shape \(4, 4, 3\): give \[n h w c\], or a list"),
+        ([np.zeros(4)], r"array of shape \(4,\)"),
         (["none.png"], "none.png: cannot be read"),
         ("none.png", "give a list"),
         ([3.0], "float at 0"),
@@ -192,7 +186,7 @@ def stop(monkeypatch):
     """Lets the writing of files stop the program after so many images."""
 
     def after(count):
-        left, write = [count], outputs.write_found
+        left, write = [count], outputs.write_files
 
         def interrupted(*args):
             left[0] -= 1
@@ -200,7 +194,7 @@ def stop(monkeypatch):
                 raise KeyboardInterrupt
             write(*args)
 
-        monkeypatch.setattr(run, "write_found", interrupted)
+        monkeypatch.setattr(run, "write_files", interrupted)
 
     return after
 
@@ -227,7 +221,7 @@ def test_what_was_stopped_goes_on_where_it_was(fitted, tmp_path, monkeypatch, st
         return score_examples(fitted, experiment, examples, size)
 
     monkeypatch.setattr(run, "score_examples", counted)
-    monkeypatch.setattr(run, "write_found", outputs.write_found)
+    monkeypatch.setattr(run, "write_files", outputs.write_files)
     predict(experiment, work, [str(root)], out, Request())
     assert len(scored) == 6 - len(before) and not before.keys() & set(scored)
     for path, content in contents(tmp_path / "straight").items():
@@ -242,7 +236,7 @@ def test_another_prediction_begins_anew(fitted, tmp_path, stop, monkeypatch, cha
     stop(3)
     with pytest.raises(KeyboardInterrupt):
         predict(experiment, work, [str(root)], out, Request())
-    monkeypatch.setattr(run, "write_found", outputs.write_found)
+    monkeypatch.setattr(run, "write_files", outputs.write_files)
     requests = {"threshold": Request(threshold=0.25), "kinds": Request(("masks",))}
     if change == "images":
         write_image(root / "a.png", noise(9, (31, 30, 3)))

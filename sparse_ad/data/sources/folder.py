@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sparse_ad.data.images import Images, require_fraction
 from sparse_ad.data.sources import tree
-from sparse_ad.data.sources.ignored import add_ignored, open_ignore, places
+from sparse_ad.data.sources.ignored import add_ignored, ignored_entries, open_ignore
 from sparse_ad.data.sources.layouts import NORMAL, Rules, read
 from sparse_ad.data.split import split_test
 from sparse_ad.errors import require
@@ -38,7 +38,7 @@ class Folder(Images):
         root = Path(self.root).expanduser()
         if self.ignore:
             ignore = open_ignore(self.ignore, root)
-            loaded = read(root, Rules(self.normal, self, places(ignore)))
+            loaded = read(root, Rules(self.normal, self, ignored_entries(ignore)))
             loaded = add_ignored(loaded, ignore, root, self)
         else:
             loaded = read(root, Rules(self.normal, self))

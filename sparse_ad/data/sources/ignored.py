@@ -12,12 +12,12 @@ from sparse_ad.data.sources.masks import match_masks
 from sparse_ad.errors import UserError, require, within
 from sparse_ad.types import Example, LeftOut, Loaded
 
-Masks = Mapping[Path, Path | None]  # {image: its mask of what to ignore; None: nothing is}
+Masks = Mapping[Path, Path | None]  # {image: its ignore mask; None: nothing is}
 
 log = logging.getLogger(__name__)
 
 
-def places(ignore: Path) -> tree.Skip:
+def ignored_entries(ignore: Path) -> tree.Skip:
     """Returns where `ignore` lies, not to be taken for data: itself, and what it links to."""
     return {tree.entry(ignore), ignore.resolve()}
 
@@ -35,7 +35,7 @@ def open_ignore(ignore: str, images: Path | None) -> Path:
 def match_ignored(
     ignore: Path, root: Path, images: Sequence[Path]
 ) -> tuple[Masks, tuple[LeftOut, ...]]:
-    """Returns the masks of what to ignore in images, and the files of `ignore` that are not used.
+    """Returns the ignore masks in images, and the files of `ignore` that are not used.
 
     A file is the mask of all images. In a folder, a mask lies where its image lies below `root`,
     and has its name, with one of the endings of masks or without.
@@ -48,7 +48,7 @@ def match_ignored(
         raise UserError(f"{ignore}: no masks; add {' '.join(tree.SUFFIXES)} files")
     placed = [(ignore, mask) for mask in masks]
     found, unused = match_masks(root, images, placed, anywhere=False)
-    others += [(path, "mask of what to ignore without its image") for path, _ in unused]
+    others += [(path, "ignore mask without its image") for path, _ in unused]
     if len(found) < len(images):
         without = next(path for path in images if path not in found)
         log.warning(
@@ -59,19 +59,18 @@ def match_ignored(
 
 
 def with_masks(examples: Iterable[Example], masks: Masks) -> tuple[Example, ...]:
-    """Returns the examples whose images `masks` has, with their masks of what to ignore."""
+    """Returns the examples, which are files, with their ignore masks."""
+    pairs = ((example, example.image) for example in examples)
     return tuple(
-        example._replace(ignore=masks[example.image])
-        for example in examples
-        if isinstance(example.image, Path) and example.image in masks
+        example._replace(ignore=masks[image]) for example, image in pairs if isinstance(image, Path)
     )
 
 
 def add_ignored(loaded: Loaded, ignore: Path, root: Path, images: Images) -> Loaded:
-    """Returns the examples with their masks of what to ignore, once each of these has been read.
+    """Returns the examples with their ignore masks, once each of these has been read.
 
-    Raises: UserError for a mask that cannot be read, has
-    another size than its image, or covers all of it.
+    Raises: UserError for a mask that cannot be read, has another size than its image, or covers all
+    of it.
     """
     examples = loaded.train + loaded.test
     paths = [example.image for example in examples if isinstance(example.image, Path)]
@@ -82,7 +81,7 @@ def add_ignored(loaded: Loaded, ignore: Path, root: Path, images: Images) -> Loa
 
 
 def check_ignored(examples: Collection[Example], images: Images) -> None:
-    """Raises UserError that names an image, and its mask of what to ignore that cannot be used."""
+    """Raises UserError that names an image, and its ignore mask that cannot be used."""
     checked = set()
     for example in examples:
         if example.ignore is None:
@@ -100,16 +99,16 @@ def check_ignored(examples: Collection[Example], images: Images) -> None:
             raise UserError(f"{example.path}: {error}") from error
 
 
-def places_of(options: Images) -> tree.Skip:
+def ignored_entries_of(options: Images) -> tree.Skip:
     """Returns where `ignore` lies, if a source has it: files there are no images."""
     ignore = getattr(options, "ignore", "")
-    return places(Path(ignore).expanduser()) if ignore else ()
+    return ignored_entries(Path(ignore).expanduser()) if ignore else ()
 
 
 def with_ignored(
     options: Images, folder: Path | None, examples: Sequence[Example]
 ) -> tuple[Example, ...]:
-    """Returns new images with their masks of what to ignore, as the source of training images says.
+    """Returns new images with their ignore masks, as the source of training images says.
 
     In a folder of masks, that of an image lies as the image does below the folder of the data set,
     and that of an image which is not there, as it does below `folder`, if that is given. Masks
@@ -123,7 +122,7 @@ def with_ignored(
     root = Path(root).expanduser()
     with within("data"):
         ignore = open_ignore(ignore, folder)
-    skip = places(ignore)
+    skip = ignored_entries(ignore)
     images = [each for each in examples if not is_skipped(each, skip)]
     if not images:
         raise UserError(f"{ignore}: is all that is given (data.ignore); give images to score")

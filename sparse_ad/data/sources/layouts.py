@@ -72,9 +72,6 @@ def read(root: Path, rules: Rules = Rules()) -> Loaded:
         return read_undivided(root, train_folder, test_folder, rules)
     mask_folder = tree.find_folder(root, MASKS, skip)
     train, left_out = list_training(train_folder, rules)
-    for kind in tree.visible_folders(test_folder, skip):
-        if not tree.list_images(kind, skip)[0]:
-            raise UserError(f"{kind}: no images; add some or delete the folder")
     test, others = list_kinds(root, test_folder, mask_folder, rules)
     left_out += others
     used = {train_folder, test_folder, mask_folder}

@@ -25,10 +25,10 @@ def score_grid(grid: ErrorGrid, params: Params, maps: Maps) -> Scores:
 def score_kept(method: Method, params: Params, image: tuple[Maps, Bool[Array, "h w"]]) -> Scores:
     """Returns the scores of one image (its maps, its ignored pixels) without its ignored pixels.
 
-    Errors that do not lie on kept pixels are 0: see `count_positions`. The map has the means of the
-    other errors, so that a pixel beside ignored ones keeps its value; a kept pixel that no error
-    reaches is 0. Without any error that counts the score is NaN. Where errors lie on no grid, the
-    score counts what ignored pixels were filled in with. Ignored pixels of the map are 0: no error.
+    Errors that do not lie on kept pixels do not count: see `count_positions`. The map has the means
+    of the other errors, so that a pixel beside ignored ones keeps its value; a kept pixel that no
+    error reaches is 0. Without any error that counts the score is NaN. Where errors lie on no grid,
+    the score counts what ignored pixels were filled in with. Ignored pixels of the map are 0.
     """
     maps, ignored = image
     if method.grid is None:
@@ -39,7 +39,7 @@ def score_kept(method: Method, params: Params, image: tuple[Maps, Bool[Array, "h
     errors = jnp.where(counted, errors, 0.0)
     share = method.grid.to_map(counted.astype(errors.dtype))
     mean = method.grid.to_map(errors) / jnp.where(share > 0.0, share, 1.0)
-    score = jnp.where(jnp.any(counted), method.grid.pool(errors.ravel()), jnp.nan)
+    score = method.grid.pool(errors.ravel(), counted.ravel())
     return Scores(score, jnp.where(ignored, 0.0, mean), info)
 
 
