@@ -23,6 +23,7 @@ from sparse_ad.evaluation.results import About, Calibration
 from sparse_ad.experiment import Experiment
 from sparse_ad.fitting import loop
 from sparse_ad.fitting.metrics_log import read_metrics
+from sparse_ad.fitting.positions import check_positions
 from sparse_ad.fitting.record import FitRecord
 from sparse_ad.methods.compiled import Score, compile_score
 from sparse_ad.options import describe
@@ -190,8 +191,10 @@ def prepare(
     detector: Detector, experiment: Experiment, splits: Splits, workdir: Path
 ) -> tuple[Params, FitRecord, Calibration]:
     """Returns fitted parameters, the record of the fit, and the calibration."""
+    setup = experiment.setup(detector.method)
     with stage("fit"):
-        params, record = loop.fit(experiment.setup(detector.method), splits.train, workdir)
+        check_positions(setup, (*splits.train, *splits.calibration, *splits.test))
+        params, record = loop.fit(setup, splits.train, workdir)
     log.info("fitted: %s", ", ".join(f"{k} {v:.4g}" for k, v in record.last.items()))
     return params, record, calibrate(detector, params, experiment, splits, workdir)
 

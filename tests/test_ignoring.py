@@ -180,3 +180,16 @@ def test_other_masks_are_another_training_set(runs):
     options = experiment(runs[0] / "set")
     with pytest.raises(UserError, match="was made with other training images"):
         stages.evaluate_fitted(options, runs[0] / "work")
+
+
+def test_a_mask_that_leaves_no_patch_is_named_before_the_fit(tmp_path):
+    make_set(tmp_path / "set", 0)
+    mask = 255 - region(np.s_[:, :4])  # narrower than what the small image of PCA sees of it
+    write_image(tmp_path / "mask.png", mask)
+    options = Folder(
+        root=str(tmp_path / "set"), size=(SIZE, SIZE), ignore=str(tmp_path / "mask.png")
+    )
+    experiment = Experiment(data=options, method=Pca(side=4, components=3), fit=Fit(batch_size=8))
+    with pytest.raises(UserError, match=r"train/good/\d+\.png: no patch lies on .*\(data.ignore\)"):
+        stages.run(experiment, tmp_path / "work")
+    assert not (tmp_path / "work" / "fit.json").exists()
