@@ -92,7 +92,7 @@ def main(words: list[str]) -> None:
 def one_folder(given: list[str]) -> Path:
     """Returns the folder that --input gives. Raises: UserError where there are several."""
     if len(given) > 1:
-        raise UserError(f"--input = {', '.join(given)}: evaluate takes one folder")
+        raise UserError(f"--input = {', '.join(given)}: evaluate takes one folder; give one")
     return Path(given[0]).expanduser()
 
 
