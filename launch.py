@@ -23,6 +23,7 @@ resumes it: finished cells are kept. A field of all cells is set by --config.ove
 --config.overrides=fit.epochs=2.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -58,6 +59,13 @@ RECORD = flags.DEFINE_string(
     "record", None, "A file that is given a copy of results.json or study.json."
 )
 HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h", "-?"}
+USED_BY = {  # flags of some modes alone
+    "input": ("predict", "evaluate"),
+    "output": ("predict", "evaluate"),
+    "write": ("predict",),
+    "threshold": ("predict",),
+    "pixel_threshold": ("predict",),
+}
 RESULTS = {"run": "results.json", "evaluate": "results.json", "study": "study.json"}
 
 
@@ -70,6 +78,7 @@ def main(words: list[str]) -> None:
 
     config, mode = CONFIG.value, MODE.value
     require_kind(config, mode == "study")
+    require_uses(mode)
     options = options_of(config)
     folder = Path(WORKDIR.value or f"runs/{options.name}")
     if mode == "study":
@@ -78,7 +87,7 @@ def main(words: list[str]) -> None:
         request = Request(tuple(WRITE.value), THRESHOLD.value, PIXEL_THRESHOLD.value)
         output = Path(OUTPUT.value or folder / "predictions")
         predict(options, folder, [*INPUT.value, *words[1:]], output, request)
-    elif mode == "evaluate" and INPUT.value:
+    elif mode == "evaluate" and (INPUT.value or OUTPUT.value):
         output = Path(OUTPUT.value or folder / "evaluation")
         stages.evaluate_on(options, folder, one_folder(INPUT.value), output)
         folder = output
@@ -89,8 +98,17 @@ def main(words: list[str]) -> None:
         write_json(RECORD.value, read_json(folder / RESULTS[mode]))
 
 
+def require_uses(mode: str) -> None:
+    """Raises UserError for a flag that another mode reads."""
+    for name, modes in USED_BY.items():
+        if flags.FLAGS[name].present and mode not in modes:
+            raise UserError(f"--{name}: is for --mode={' or '.join(modes)}, not for --mode={mode}")
+
+
 def one_folder(given: list[str]) -> Path:
-    """Returns the folder that --input gives. Raises: UserError where there are several."""
+    """Returns the folder that --input gives. Raises: UserError unless there is one."""
+    if not given:
+        raise UserError("--input: is missing; give a folder of labelled images, or no --output")
     if len(given) > 1:
         raise UserError(f"--input = {', '.join(given)}: evaluate takes one folder; give one")
     return Path(given[0]).expanduser()
@@ -144,6 +162,7 @@ def options_of(config):
 
 def show_help(options: str) -> None:
     """Prints what this program does, its flags and the options of the config, and exits."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without an error
     print(__doc__)
     print(flags.FLAGS.module_help(sys.modules[__name__]))
     print(f"\nOptions of this config, with their values:\n{options}")

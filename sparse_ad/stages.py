@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from sparse_ad import data
-from sparse_ad.data.checks import warn_of_orientation
+from sparse_ad.data.checks import warn_of_copies, warn_of_orientation
 from sparse_ad.data.sources.ignored import check_ignored, ignored_entries_of, with_ignored
 from sparse_ad.data.sources.layouts import NORMAL, Rules, read_labelled
 from sparse_ad.devices import check_batch, fit_batch, mesh
-from sparse_ad.errors import within
+from sparse_ad.errors import UserError, within
 from sparse_ad.evaluation import protocol, thresholds
 from sparse_ad.evaluation.records import read_calibration, read_results, write_results
 from sparse_ad.evaluation.results import About, Calibration
@@ -45,7 +45,7 @@ from sparse_ad.system.workdir import (
     require_fitted,
     working_in,
 )
-from sparse_ad.types import Method, Params, Splits
+from sparse_ad.types import Example, Method, Params, Splits
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +130,21 @@ def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Pat
     check_ignored(test, images)
     fitted = load_fitted(experiment, workdir)
     with locked("output", output):
-        splits = Splits((), (), test, left_out, copies=None)
+        splits = Splits((), (), test, left_out, count_copies(experiment, test))
         measure(fitted, experiment, splits, workdir, output, folder)
+
+
+def count_copies(experiment: Experiment, test: Sequence[Example]) -> int | None:
+    """Returns how many of other test images the detector may have been trained on.
+
+    None, with a warning, where the training images are no longer at hand.
+    """
+    try:
+        trained = experiment.data.load(experiment.seed).train
+    except UserError as error:
+        log.warning("the training images are not at hand, to be compared with: %s", error)
+        return None
+    return warn_of_copies("test", test, trained, "their scores are not those of new images")
 
 
 def load_fitted(experiment: Experiment, workdir: Path) -> Fitted:

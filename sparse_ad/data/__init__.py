@@ -55,7 +55,7 @@ def warn_of_unused(left_out: tuple[LeftOut, ...]) -> None:
     """Warns of files that are not used, once for all."""
     if left_out:
         log.warning(
-            "%d files are not used: %s",
+            "not used: %d file(s): %s",
             sum(each.count for each in left_out),
             "; ".join(f"{each.count} {each.reason}, such as {each.example}" for each in left_out),
         )

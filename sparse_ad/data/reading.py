@@ -100,6 +100,8 @@ def open_image(encoded: Path | bytes, name: str, max_pixels: int) -> Image.Image
     except _UNREADABLE as error:
         if image is not None:
             image.close()
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"{name}: no such file") from error
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
         raise UserError(f"{name}: cannot be read ({reason}): replace or delete it") from error
     if height * width > max_pixels:

@@ -47,7 +47,7 @@ def score_images(
     examples: Sequence[Example],
     images: Images,
     batch_size: int,
-    title: str,
+    title: str | None,
     seconds: list[float] | None = None,
     *,
     strict: bool = True,
@@ -56,12 +56,13 @@ def score_images(
 
     Holds one batch at a time. Appends to `seconds`, if given, how long every call of `score` took
     (until its result was there, decoding not counted); the first call compiles.
-    `title`: of the progress bar. A score or map that is not finite is an error where `strict`, or
-    else the problem of its image.
+    `title`: of the progress bar; None: without one. A score or map that is not finite is an error
+    where `strict`, or else the problem of its image.
     Raises: UserError naming the image.
     """
     programs = set()  # (masked, unmasked images): each compiles at its first batch
-    with tqdm(total=len(examples), desc=title, unit="image", delay=1) as bar:
+    quiet = title is None
+    with tqdm(total=len(examples), desc=title, unit="image", delay=1, disable=quiet) as bar:
         for batch in scoring_batches(examples, images, batch_size):
             masked = batch.ignored.any(axis=(1, 2))
             inputs = (batch.image, batch.ignored) if masked.any() else (batch.image,)

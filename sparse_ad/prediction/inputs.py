@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_ad.data.sources import tree
+from sparse_ad.data.sources.layouts import MASKS
+from sparse_ad.data.sources.masks import find_beside
 from sparse_ad.errors import UserError
 from sparse_ad.system.names import printable
 from sparse_ad.types import Encoded, Example, LeftOut
@@ -25,7 +27,7 @@ def list_inputs(given: Sequence[str], output: Path) -> Inputs:
     """Returns the images that are given: files as they are, folders with all folders below them.
 
     Names are relative to the one folder that is given, or else to the folder that holds all that
-    is given. Files in `output` are not looked at: they are results.
+    is given. Files in `output` are not looked at: they are results. Masks in folders are left out.
     Raises: UserError where something given is not there, or there is no image.
     """
     expanded = (Path(each).expanduser() for each in given)
@@ -44,13 +46,24 @@ def list_inputs(given: Sequence[str], output: Path) -> Inputs:
     images, left_out = [], []
     for path in paths:
         found, others = tree.list_images(path, skip) if path.is_dir() else ([path], [])
-        images += found
-        left_out += others
+        masks = list_masks(path, found) if path.is_dir() else {}
+        images += [image for image in found if image not in masks]
+        left_out += others + list(masks.items())
     if not images:
         raise UserError(f"{base}: no images; give {' '.join(tree.SUFFIXES)} files")
     names = {relative_name(base, image): image for image in images}  # each image once
     examples = tuple(new_example(image, name) for name, image in sorted(names.items()))
     return Inputs(base, examples, tree.summarise(base, left_out))
+
+
+def list_masks(folder: Path, images: list[Path]) -> dict[Path, str]:
+    """Returns the masks among the images of a folder, and how they are known as such."""
+    masks = dict.fromkeys(find_beside(images), "mask beside its image")
+    for image in images:
+        parents = image.relative_to(folder).parts[:-1]
+        if any(tree.simple(name) in MASKS for name in parents):
+            masks[image] = "in a folder of masks"
+    return masks
 
 
 def common_folder(paths: Sequence[Path]) -> Path:

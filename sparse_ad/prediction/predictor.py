@@ -99,11 +99,15 @@ class Predictor:
 
 
 def score_examples(
-    fitted: Fitted, experiment: Experiment, examples: Sequence[Example], batch_size: int
+    fitted: Fitted,
+    experiment: Experiment,
+    examples: Sequence[Example],
+    batch_size: int,
+    title: str | None = None,
 ) -> Iterator[ScoredImage]:
-    """Yields the scores of new images, one after the other."""
+    """Yields the scores of new images, one after the other; `title`: of a progress bar."""
     inputs = fitted.params, examples, experiment.data, batch_size
-    return score_images(fitted.detector.score, *inputs, "predict", strict=False)
+    return score_images(fitted.detector.score, *inputs, title, strict=False)
 
 
 def choose_limits(
@@ -117,8 +121,7 @@ def choose_limits(
     own = calibration.threshold
     peaks = np.array([each.peak for each in calibration.scores])
     peak = set_threshold(peaks, own.false_alarm_rate)
-    rate = f"{own.false_alarm_rate:.3g}"
-    pixel = Limit(peak.value, f"the peaks of normal images, at a false-alarm rate of {rate}")
+    pixel = Limit(peak.value, f"of the peaks of their maps: {describe_threshold(peak)}")
     return Limits(
         given_limit("threshold", threshold) or Limit(own.value, describe_threshold(own)),
         given_limit("pixel_threshold", pixel_threshold) or pixel,

@@ -49,23 +49,28 @@ def hash_fit(workdir: Path) -> str:
     return digest.hexdigest()
 
 
-def read_rows(output: Path, record: Record) -> list[Row]:
-    """Returns the rows that an unfinished prediction of the same has left; none, where it is other.
+class Earlier(NamedTuple):
+    """What an output folder holds of an earlier prediction."""
+
+    record: Record
+    rows: list[Row]
+
+
+def read_earlier(output: Path) -> Earlier | None:
+    """Returns the prediction that a folder holds; None where there is none, or it is damaged.
 
     A row that a kill cut short is dropped.
     """
     try:
-        known = read_json(output / RECORD, Record)
+        record = read_json(output / RECORD, Record)
         text = (output / SCORES).read_text("utf-8")
     except (OSError, UserError):
-        return []
-    if known.finished or identity(known) != identity(record):
-        return []
+        return None
     whole = text[: text.rfind("\n") + 1]
-    header, *rows = csv.reader(io.StringIO(whole, newline=""))
+    header, *rows = csv.reader(io.StringIO(whole, newline="")) if whole else [()]
     if tuple(header) != Row._fields:
-        return []
-    return [parse_row(row) for row in rows if len(row) == len(Row._fields)]
+        return None
+    return Earlier(record, [parse_row(row) for row in rows if len(row) == len(Row._fields)])
 
 
 def identity(record: Record) -> tuple[Any, ...]:

@@ -21,13 +21,14 @@ from sparse_ad.prediction.inputs import Inputs, list_inputs
 from sparse_ad.prediction.outputs import KINDS, Drawing, ScoredPicture, stems, write_files
 from sparse_ad.prediction.predictor import Limits, choose_limits, score_examples
 from sparse_ad.prediction.progress import (
-    RECORD,
     SCORES,
+    Earlier,
     Record,
     Row,
     add_rows,
     hash_fit,
-    read_rows,
+    identity,
+    read_earlier,
     write_end,
     write_start,
 )
@@ -111,13 +112,19 @@ def score_all(job: Job, output: Path, record: Record) -> Record:
 
     Raises: UserError, with nothing written, where no image can be read.
     """
-    done = read_rows(output, record)
+    earlier = read_earlier(output)
+    same = earlier is not None and identity(earlier.record) == identity(record)
+    if earlier is not None and same and earlier.record.finished:
+        log.info("%s holds this prediction already; delete it to score again", output)
+        return earlier.record
+    done = earlier.rows if earlier is not None and same else []
     known = {row.path for row in done}
     left = [each for each in job.inputs.examples if each.path not in known]
     if done:
         log.info("%d of %d images are scored already", len(done), record.count)
-    elif (output / RECORD).exists():
-        log.info("%s: replaces an earlier prediction; other files there stay", output)
+    elif earlier is not None:
+        log.info("%s: an earlier prediction is replaced", output)
+        remove_files(output, earlier)
     rows, waiting = list(done), []
     started = False
     for row in new_rows(job, output, left) if left else ():
@@ -136,6 +143,14 @@ def score_all(job: Job, output: Path, record: Record) -> Record:
     return write_end(output, record, rows)
 
 
+def remove_files(output: Path, earlier: Earlier) -> None:
+    """Removes what an earlier prediction wrote of its images."""
+    for stem in stems(row.path for row in earlier.rows).values():
+        for kind in earlier.record.kinds:
+            if kind in KINDS:
+                (output / kind / f"{stem}{KINDS[kind][0]}").unlink(missing_ok=True)
+
+
 def new_rows(job: Job, output: Path, left: Sequence) -> Iterator[Row]:
     """Yields the row of each image, once its files are written, by threads beside the scoring."""
     images, options = job.experiment.data, job.experiment.evaluation
@@ -146,7 +161,7 @@ def new_rows(job: Job, output: Path, left: Sequence) -> Iterator[Row]:
     threads = max(1, images.workers)
     waiting: deque[Future[Row]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        for image in score_examples(job.fitted, job.experiment, left, size):
+        for image in score_examples(job.fitted, job.experiment, left, size, "predict"):
             waiting.append(pool.submit(finish, image))
             while len(waiting) > 2 * threads or (waiting and waiting[0].done()):
                 yield waiting.popleft().result()

@@ -41,6 +41,8 @@ def draw_histogram(rows: Sequence[ScoreRow], threshold: float) -> Figure:
     edges = np.geomspace(*bounds, 31) if wide else np.linspace(*bounds, 31)
     for label, name, colour in ((0, "normal", NORMAL), (1, "anomalous", ANOMALOUS)):
         of_class = scores[labels == label]
+        if not len(of_class):
+            continue
         style = {"bins": edges, "color": colour}
         axes.hist(of_class, alpha=0.35, label=f"{name} ({len(of_class)})", **style)
         axes.hist(

@@ -34,6 +34,17 @@ FIGURES = {  # file -> caption
         "mean of neighbours, the band goes from their smallest to their largest value."
     ),
 }
+WITHOUT_TEST = {  # captions of runs without test images
+    "histogram": (
+        "Scores of the held-out normal images, which set the threshold: the line. New images right "
+        "of it are flagged."
+    ),
+    "worst": (
+        "The held-out normal images with the highest scores. All heat maps share one scale, set by "
+        "these images."
+    ),
+    "best": "The held-out normal images with the lowest scores, on that scale.",
+}
 LAYER_FIGURES = {  # of a method that can explain its score by layers
     "layers": (
         "Patch errors of each layer, summed over its channels; each class adds up to 100 %. The "
@@ -81,12 +92,14 @@ def write_report(
     folder = Path(folder)
     drawn = _draw(results, rows, pictures)
     drawn["curves"] = curves.draw_curves(metrics)
+    tested = summary.is_tested(results)
+    captions = FIGURES if tested else FIGURES | WITHOUT_TEST
     hatched = any(picture.ignored.any() for picture in all_pictures(pictures))
     page = html.render(
         "report",
         results=results,
-        tested=summary.is_tested(results),
-        figures=_write_figures(folder / "figures", drawn, FIGURES, hatched),
+        tested=tested,
+        figures=_write_figures(folder / "figures", drawn, captions, hatched),
         layer_figures=_write_figures(folder / "figures", drawn, LAYER_FIGURES, hatched),
         quality=summary.list_metrics(results),
         copies=summary.describe_copies(results.copies) if results.copies else "",

@@ -47,7 +47,8 @@ def describe_threshold(threshold: Threshold) -> str:
         return f"at most {rate:.3g} of normal images flagged, by {count} calibration images"
     return (
         f"the largest of {count} calibration scores, no guarantee: a false-alarm rate of "
-        f"{rate:.3g} needs {threshold.images_needed} calibration images"
+        f"{rate:.3g} needs {threshold.images_needed} calibration images "
+        "(data.calibration_fraction of the normal ones)"
     )
 
 
@@ -74,7 +75,7 @@ def list_metrics(results: Results) -> list[tuple[str, str, str]]:
 def list_costs(cost: Cost) -> list[tuple[str, str]]:
     """Returns name and value of speed and memory."""
     rows = [
-        ("images per second", number(cost.images_per_second)),
+        ("images per second, decoding apart", number(cost.images_per_second)),
         ("ms per image, median", number(cost.milliseconds_p50)),
         ("ms per image, 95th percentile", number(cost.milliseconds_p95)),
         ("compile s", number(cost.compile_seconds)),

@@ -23,6 +23,7 @@ from sparse_ad.system.names import printable
 
 QUICKSTART = "configs/quickstart.py"
 OF_WORKDIR = "configs/of_workdir.py"
+DEFAULT_WORKDIR = "runs/quickstart"
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 
 
@@ -103,7 +104,9 @@ def add_config(argv: list[str]) -> list[str]:
     given, rest = take_flag(argv[1:], "config")
     mode, workdir = (take_flag(argv[1:], name)[0] for name in ("mode", "workdir"))
     if given is None and mode in ("evaluate", "predict"):
-        given = f"{OF_WORKDIR}:{workdir or 'runs/quickstart'}"
+        if workdir is None and not Path(f"{DEFAULT_WORKDIR}/config.json").exists():
+            raise UserError("--workdir: is missing; give the folder of a run that was fitted")
+        given = f"{OF_WORKDIR}:{workdir or DEFAULT_WORKDIR}"
     return [argv[0], f"--config={find_config(given or QUICKSTART)}", *rest]
 
 

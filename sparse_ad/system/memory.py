@@ -20,7 +20,7 @@ def enough_memory(work: str, lower: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise UserError(
-            f"{work}: not enough memory ({error or 'of the host'}); lower {lower}"
+            f"{work}: not enough memory ({str(error) or 'of the host'}); lower {lower}"
         ) from error
     except jax.errors.JaxRuntimeError as error:
         if not any(sign in str(error) for sign in SIGNS):

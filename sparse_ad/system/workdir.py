@@ -126,7 +126,7 @@ def check_config(workdir: Path, experiment: Experiment) -> None:
     if changes:
         raise UserError(
             f"workdir = '{workdir}': was made with another config ({'; '.join(changes)}); "
-            "choose another --workdir or delete this one"
+            "leave these fields as they are there, or choose another --workdir to fit anew"
         )
 
 

@@ -71,7 +71,7 @@ def test_a_tree_becomes_a_tree(fitted, tmp_path, caplog):
     record = json.loads((output / "predictions.json").read_text())
     assert record["finished"] and (record["count"], record["unreadable"]) == (6, 1)
     assert record["left_out"] == [{"reason": "no image: .txt", "count": 1, "example": "notes.txt"}]
-    assert "1 files are not used" in caplog.text and not leftovers(output)
+    assert "not used: 1 file(s)" in caplog.text and not leftovers(output)
 
 
 def test_what_is_written_has_the_size_of_the_image_and_says_the_same(fitted, tmp_path):
@@ -245,6 +245,34 @@ def test_another_prediction_begins_anew(fitted, tmp_path, stop, monkeypatch, cha
     assert (out / "scores.csv").read_bytes() == (tmp_path / "new" / "scores.csv").read_bytes()
 
 
+def test_a_finished_prediction_is_kept_and_another_one_replaces_its_files(fitted, tmp_path):
+    experiment, work, _ = fitted
+    root, out = make_tree(tmp_path / "in"), tmp_path / "out"
+    predict(experiment, work, [str(root)], out, Request())
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    predict(experiment, work, [str(root)], out, Request())
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    (out / "overlays" / "mine.txt").write_text("a note")
+    predict(experiment, work, [str(root / "e")], out, Request(("masks",)))
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert files == {"scores.csv", "predictions.json", "masks/f/g.png", "overlays/mine.txt"}
+
+
+def test_masks_among_the_images_are_left_out(fitted, tmp_path):
+    experiment, work, _ = fitted
+    root, out = make_tree(tmp_path / "in"), tmp_path / "out"
+    for mask in ("b/c_mask.png", "Ground_Truth/a.png"):
+        write_image(root / mask, noise(0)[..., 0])
+    predict(experiment, work, [str(root)], out, Request(()))
+    assert not any("mask" in path or "Truth" in path for path in read(out)) and len(read(out)) == 6
+    reasons = {
+        each["reason"] for each in json.loads((out / "predictions.json").read_text())["left_out"]
+    }
+    assert {"mask beside its image", "in a folder of masks"} < reasons
+    predict(experiment, work, [str(root / "Ground_Truth")], out, Request(()))  # as it is asked for
+    assert list(read(out)) == ["a.png"]
+
+
 def test_no_image_leaves_nothing(fitted, tmp_path):
     experiment, work, _ = fitted
     write_image(tmp_path / "in" / "x.png", noise(0)).write_bytes(b"\x89PNG")
@@ -256,14 +284,34 @@ def test_no_image_leaves_nothing(fitted, tmp_path):
             predict(experiment, work, given, tmp_path / "out", Request())
 
 
-def test_results_are_no_input(fitted, tmp_path):
-    """Where the folder of results lies in that of the images."""
+def test_results_are_no_input(fitted, tmp_path, stop, monkeypatch):
+    """Where the folder of results lies in that of the images, also after a stop."""
     experiment, work, _ = fitted
     root = make_tree(tmp_path)
+    stop(3)
+    with pytest.raises(KeyboardInterrupt):
+        predict(experiment, work, [str(root)], root / "out", Request())
+    begun = read(root / "out")
+    monkeypatch.setattr(run, "write_files", outputs.write_files)
     predict(experiment, work, [str(root)], root / "out", Request())
-    first = read(root / "out")
-    predict(experiment, work, [str(root)], root / "out", Request())
-    assert read(root / "out") == first
+    assert len(begun) < len(read(root / "out")) == 6
+    for output in (root, root / "b"):
+        with pytest.raises(UserError, match="holds the input"):
+            predict(experiment, work, [str(root / "b")], output, Request())
+    with pytest.raises(UserError, match="is the workdir; choose another"):
+        predict(experiment, work, [str(root)], work, Request())
+
+
+def test_paths_with_dots_stay_below_the_output(fitted, tmp_path, monkeypatch):
+    experiment, work, _ = fitted
+    root = make_tree(tmp_path / "in")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    predict(experiment, work, ["../in/b", "../in/a.png"], tmp_path / "out", Request(("masks",)))
+    assert list(read(tmp_path / "out")) == [
+        *("a.png", "b/broken.png", "b/c.png", "b/d.jpg", "b/d.png"),
+    ]
+    assert (tmp_path / "out" / "masks" / "b" / "c.png").is_file() and root.exists()
 
 
 def test_names_are_relative_to_what_holds_all(fitted, tmp_path):

@@ -65,7 +65,8 @@ def read(root: Path, rules: Rules = Rules()) -> Loaded:
     Raises: UserError that names the folder or file that is missing or wrong.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give one with train/good, or of normal images")
+        problem = "is a file" if root.is_file() else "no such folder"
+        raise UserError(f"{root}: {problem}; give a folder with train/good, or of normal images")
     skip = rules.skip
     train_folder, test_folder = (tree.find_folder(root, part, skip) for part in (TRAIN, TEST))
     if not (train_folder and test_folder):
@@ -98,13 +99,19 @@ def read_undivided(
         log.warning("%s: has no folder train: all images in it are taken to be normal", root)
         images, left_out = tree.list_images(root, skip)
         return Loaded(normals(root, images), (), tree.summarise(root, left_out))
-    kinds = [path.name for path in tree.visible_folders(root, skip)]
+    mask_folder = tree.find_folder(root, MASKS, skip)
+    kinds = [path.name for path in tree.visible_folders(root, skip) if path != mask_folder]
+    if not train_folder and kinds and all(map(rules.is_normal, kinds)):
+        log.warning("%s: holds folders of normal images alone: none is for the test", root)
+        images, left_out = tree.list_images(root, skip)
+        return Loaded(normals(root, images), (), tree.summarise(root, left_out))
     if not train_folder and any(map(rules.is_normal, kinds)):
-        mask_folder = tree.find_folder(root, MASKS, skip)
         test, left_out = list_kinds(root, root, mask_folder, rules)
         return Loaded((), test, tree.summarise(root, left_out))
     if not train_folder:
-        raise UserError(f"{root / 'train'}: no such folder; {expected}")
+        names = f"none of its folders ({', '.join(kinds)}) is called {' or '.join(rules.normal)}"
+        reason = f"; {names} (data.normal)" if kinds else ""
+        raise UserError(printable(f"{root / 'train'}: no such folder; {expected}{reason}"))
     train, left_out = list_training(train_folder, rules)
     left_out += beside_data(root, {train_folder}, skip)
     return Loaded(normals(root, train), (), tree.summarise(root, left_out))
@@ -122,7 +129,8 @@ def read_labelled(root: Path, rules: Rules = Rules()) -> Loaded:
     Raises: UserError that names the folder or file that is missing or wrong.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give one with folders of kinds: good, <kind>")
+        problem = "is a file" if root.is_file() else "no such folder"
+        raise UserError(f"{root}: {problem}; give a folder with folders of kinds: good, <kind>")
     find = (tree.find_folder(root, part, rules.skip) for part in (TRAIN, TEST, MASKS))
     train, test_folder, masks = find
     folder = test_folder or root
