@@ -45,7 +45,7 @@ INPUT = flags.DEFINE_multi_string(
 OUTPUT = flags.DEFINE_string(
     "output", None, "predict: default WORKDIR/predictions. evaluate --input: WORKDIR/evaluation."
 )
-WRITE = flags.DEFINE_list(
+WRITE = flags.DEFINE_multi_string(
     "write",
     ["overlays"],
     "predict: what is written for each image, beside scores.csv: overlays, maps (float, .npz), "
@@ -84,7 +84,8 @@ def main(words: list[str]) -> None:
     if mode == "study":
         studies.run(options, folder)
     elif mode == "predict":
-        request = Request(tuple(WRITE.value), THRESHOLD.value, PIXEL_THRESHOLD.value)
+        kinds = dict.fromkeys(kind for each in WRITE.value for kind in each.split(",") if kind)
+        request = Request(tuple(kinds), THRESHOLD.value, PIXEL_THRESHOLD.value)
         output = Path(OUTPUT.value or folder / "predictions")
         predict(options, folder, [*INPUT.value, *words[1:]], output, request)
     elif mode == "evaluate" and (INPUT.value or OUTPUT.value):
@@ -107,7 +108,7 @@ def require_uses(mode: str) -> None:
 
 def one_folder(given: list[str]) -> Path:
     """Returns the folder that --input gives. Raises: UserError unless there is one."""
-    if not given:
+    if not given or not given[0]:
         raise UserError("--input: is missing; give a folder of labelled images, or no --output")
     if len(given) > 1:
         raise UserError(f"--input = {', '.join(given)}: evaluate takes one folder; give one")
@@ -120,7 +121,6 @@ def guarded(argv) -> None:
     from sparse_ad.system.command_line import set_up_log, tell
 
     set_up_log()
-    end_cleanly()
     try:
         check_platform()
         main(argv)
@@ -178,4 +178,9 @@ def fail(error: Exception) -> None:
 
 
 if __name__ == "__main__":
-    app.run(guarded, flags_parser=parse)
+    end_cleanly()
+    try:
+        app.run(guarded, flags_parser=parse)
+    except Stopped as stop:  # while flags are read
+        print(stop.message, file=sys.stderr)
+        leave(stop)

@@ -41,8 +41,9 @@ from sparse_ad.system.workdir import (
     is_finished,
     is_fitted,
     plain,
-    require_apart,
     require_fitted,
+    require_free,
+    require_same_masks,
     working_in,
 )
 from sparse_ad.types import Example, Method, Params, Splits
@@ -119,7 +120,7 @@ def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Pat
     another `evaluation.false_alarm_rate`, set anew from its calibration scores.
     """
     require_fitted(workdir, experiment)
-    require_apart(output, workdir)
+    require_free(output, "results.json")
     images = experiment.data
     with stage("data"):
         rules = Rules(getattr(images, "normal", NORMAL), images, ignored_entries_of(images))
@@ -130,6 +131,7 @@ def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Pat
     check_ignored(test, images)
     fitted = load_fitted(experiment, workdir)
     with locked("output", output):
+        (output / "results.json").unlink(missing_ok=True)  # it says that all of them is there
         splits = Splits((), (), test, left_out, count_copies(experiment, test))
         measure(fitted, experiment, splits, workdir, output, folder)
 
@@ -153,6 +155,7 @@ def load_fitted(experiment: Experiment, workdir: Path) -> Fitted:
     Raises: UserError where the workdir holds no finished fit of this experiment.
     """
     require_fitted(workdir, experiment)
+    require_same_masks(workdir, experiment)
     calibration = read_calibration(workdir / "calibration.json")
     detector = build(experiment)
     params = loop.load(experiment.setup(detector.method), workdir)

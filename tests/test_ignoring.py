@@ -193,3 +193,12 @@ def test_a_mask_that_leaves_no_patch_is_named_before_the_fit(tmp_path):
     with pytest.raises(UserError, match=r"train/good/\d+\.png: no patch lies on .*\(data.ignore\)"):
         stages.run(experiment, tmp_path / "work")
     assert not (tmp_path / "work" / "fit.json").exists()
+
+
+def test_predictions_ignore_what_the_fit_ignored(runs, tmp_path):
+    given = [str(runs[0] / "set" / "test")]
+    write_image(tmp_path / "other.png", region(OUTSIDE))
+    for ignore in ("", str(tmp_path / "other.png")):
+        with pytest.raises(UserError, match=r"data.ignore = '.*': the detector was fitted with"):
+            options = experiment(runs[0] / "set", ignore=ignore)
+            predict(options, runs[0] / "work", given, tmp_path / "new", Request())

@@ -132,6 +132,8 @@ def _normalize(
 
     Raises: UserError for values that do not suit them.
     """
+    if pixels.dtype.kind not in "biuf":
+        raise UserError(f"{name}: array of {pixels.dtype}: give uint8, uint16, bool or float 0..1")
     if ends:
         low, high = pixels.min(), pixels.max()
         if not (np.isfinite(pixels).all() and low >= ends[0] and high <= ends[1]):

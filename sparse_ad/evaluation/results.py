@@ -38,7 +38,7 @@ class CalibrationScore(NamedTuple):
 
     path: str
     score: float
-    peak: float  # the largest value of its anomaly map
+    peak: float | None = None  # the largest value of its anomaly map; None: an older version
 
 
 class Skipped(NamedTuple):

@@ -95,8 +95,10 @@ def check_readable(images: Sequence[ScoredImage], limit: float) -> tuple[Skipped
     for label, name in ((0, "normal"), (1, "anomalous")):
         of_class = [image for image in images if image.example.label == label]
         if of_class and all(image.problem for image in of_class):
+            problem = of_class[0].problem
             raise UserError(
-                f"none of the {len(of_class)} {name} images can be read ({first}): replace them"
+                f"none of the {len(of_class)} {name} images can be read (first: {problem}): "
+                "replace them"
             )
     if len(skipped) > limit * len(images):
         raise UserError(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from sparse_ad.devices import everywhere
 from sparse_ad.errors import UserError
 from sparse_ad.system.files import read_json, write_json
 from sparse_ad.types import State
@@ -69,6 +70,7 @@ class Checkpoints:
         """
         folder = self.folder / str(step)
         verify_checksums(folder)
+        like = jax.tree.map(on_these_devices, like)  # whatever devices it was saved from
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore({"state": like}), position=ocp.args.JsonRestore()
         )
@@ -96,6 +98,11 @@ class Checkpoints:
 
     def close(self) -> None:
         self.manager.close()
+
+
+def on_these_devices(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Returns shape and type of an array that every device of now holds whole."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere())
 
 
 def _check_shapes(folder: Path, like: State) -> None:

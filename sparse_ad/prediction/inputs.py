@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from sparse_ad.data.sources import tree
 from sparse_ad.data.sources.layouts import MASKS
 from sparse_ad.data.sources.masks import find_beside
 from sparse_ad.errors import UserError
-from sparse_ad.system.names import printable
+from sparse_ad.system.names import file_name, printable
 from sparse_ad.types import Encoded, Example, LeftOut
 
 
@@ -33,15 +34,17 @@ def list_inputs(given: Sequence[str], output: Path) -> Inputs:
     expanded = (Path(each).expanduser() for each in given)
     paths = [Path(os.path.abspath(path)) for path in dict.fromkeys(expanded)]  # noqa: PTH100
     skip = {tree.entry(output), output.resolve()}
+    if "" in given:
+        raise UserError("--input: is empty; give images, or folders of them")
     for path in paths:
         if not path.exists():
             raise UserError(
                 f"--input = {str(path)!r}: no such file or folder; give images, or folders of them"
             )
-    if not paths:
-        raise UserError("--input: is missing; give images, or folders that hold images")
         if tree.skipped(path, skip):
             raise UserError(f"--output = '{output}': holds the input {path}; choose another folder")
+    if not paths:
+        raise UserError("--input: is missing; give images, or folders that hold images")
     base = paths[0] if len(paths) == 1 and paths[0].is_dir() else common_folder(paths)
     images, left_out = [], []
     for path in paths:
@@ -51,8 +54,9 @@ def list_inputs(given: Sequence[str], output: Path) -> Inputs:
         left_out += others + list(masks.items())
     if not images:
         raise UserError(f"{base}: no images; give {' '.join(tree.SUFFIXES)} files")
-    names = {relative_name(base, image): image for image in images}  # each image once
-    examples = tuple(new_example(image, name) for name, image in sorted(names.items()))
+    images = sorted(dict.fromkeys(images), key=partial(relative_name, base))  # each once
+    names = unique([relative_name(base, image) for image in images])
+    examples = tuple(map(new_example, images, names))
     return Inputs(base, examples, tree.summarise(base, left_out))
 
 
@@ -73,7 +77,15 @@ def common_folder(paths: Sequence[Path]) -> Path:
 
 def relative_name(base: Path, image: Path) -> str:
     """Returns the name of an image as people see it."""
-    return printable(image.relative_to(base).as_posix())
+    return file_name(image.relative_to(base).as_posix())
+
+
+def unique(names: list[str]) -> list[str]:
+    """Returns the names, numbered where two that differ in their bytes are shown alike."""
+    return [
+        name if name not in names[:index] else f"{name} ({index})"
+        for index, name in enumerate(names)
+    ]
 
 
 def new_example(image: Encoded, name: str) -> Example:
@@ -91,7 +103,9 @@ def examples_of(images: Iterable[Any]) -> tuple[Example, ...]:
     if isinstance(images, np.ndarray) and images.ndim != 4:
         remedy = "give [n h w c], or a list of images [h w c]"
         raise UserError(f"images: array of shape {images.shape}: {remedy}")
-    images = list(images)
+    if not isinstance(images, Iterable) or (isinstance(images, np.ndarray) and not images.ndim):
+        raise UserError(f"images: {type(images).__name__}: give an array [n h w c], or a list")
+    images = [np.asarray(each) if isinstance(each, np.ndarray) else each for each in images]
     for index, image in enumerate(images):
         if not isinstance(image, str | bytes | Path | np.ndarray):
             kind = type(image).__name__

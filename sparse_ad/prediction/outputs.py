@@ -169,10 +169,17 @@ KINDS = {  # what --write may name, which is also the folder: (suffix, content)
 def stems(names: Iterable[str]) -> dict[str, str]:
     """Returns the path of each image's files, without suffix: in the same tree as the images.
 
-    That is the name without its suffix, or all of it where another image has the same.
+    That is the name without its suffix, or all of it where another image or a folder has the same.
     """
     short = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
-    count = Counter([*short, *short.values()])
+    folders = {str(folder) for name in short for folder in PurePosixPath(name).parents}
+    suffixes = {suffix for suffix, _ in KINDS.values()}
+    taken = [
+        str(PurePosixPath(each).with_suffix(""))
+        for each in folders
+        if PurePosixPath(each).suffix in suffixes
+    ]
+    count = Counter([*short, *short.values(), *taken])
     return {name: stem if count[stem] == 1 else name for name, stem in short.items()}
 
 

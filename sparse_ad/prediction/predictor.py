@@ -119,8 +119,15 @@ def choose_limits(
     of the other: it is set by the peaks of the maps as that is by the scores.
     """
     own = calibration.threshold
-    peaks = np.array([each.peak for each in calibration.scores])
-    peak = set_threshold(peaks, own.false_alarm_rate)
+    known = [each.peak for each in calibration.scores if each.peak is not None]
+    if len(known) < len(calibration.scores):
+        remedy = "an older version set; --mode=evaluate sets the one of the false-alarm rate"
+        pixel = Limit(calibration.scale.limit, f"the middle of the colours, which {remedy}")
+        return Limits(
+            given_limit("threshold", threshold) or Limit(own.value, describe_threshold(own)),
+            given_limit("pixel_threshold", pixel_threshold) or pixel,
+        )
+    peak = set_threshold(np.array(known), own.false_alarm_rate)
     pixel = Limit(peak.value, f"of the peaks of their maps: {describe_threshold(peak)}")
     return Limits(
         given_limit("threshold", threshold) or Limit(own.value, describe_threshold(own)),
@@ -135,7 +142,8 @@ def given_limit(flag: str, value: float | None) -> Limit | None:
     """
     if value is None:
         return None
-    require(bool(np.isfinite(value)), f"--{flag}", value, "give a finite number")
+    finite = isinstance(value, int | float | np.number) and bool(np.isfinite(value))
+    require(finite, f"--{flag}", value, "give a finite number")
     return Limit(float(value), "given")
 
 

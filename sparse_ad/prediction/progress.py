@@ -29,7 +29,7 @@ class Record(NamedTuple):
     """All of predictions.json."""
 
     fit: str  # hash of fit.json and calibration.json of the workdir
-    images: str  # hash of names and sizes of the images, and of their ignore masks
+    images: str  # hash of names, sizes and times of the images, and of their ignore masks
     count: int  # of the images
     limits: Limits
     kinds: tuple[str, ...]  # of files that are written for each image
@@ -67,10 +67,11 @@ def read_earlier(output: Path) -> Earlier | None:
     except (OSError, UserError):
         return None
     whole = text[: text.rfind("\n") + 1]
-    header, *rows = csv.reader(io.StringIO(whole, newline="")) if whole else [()]
-    if tuple(header) != Row._fields:
+    lines = list(csv.reader(io.StringIO(whole, newline="")))
+    if not lines or tuple(lines[0]) != Row._fields:
         return None
-    return Earlier(record, [parse_row(row) for row in rows if len(row) == len(Row._fields)])
+    rows = [parse_row(line) for line in lines[1:] if len(line) == len(Row._fields)]
+    return Earlier(record, rows)
 
 
 def identity(record: Record) -> tuple[Any, ...]:
@@ -89,6 +90,7 @@ def parse_row(row: list[str]) -> Row:
 
 def write_start(output: Path, record: Record, rows: Iterable[Row]) -> None:
     """Writes both files as they are at the start, with the rows that are kept."""
+    (output / RECORD).unlink(missing_ok=True)  # first: without it, rows are of no prediction
     write_text(output / SCORES, format_rows([Row._fields, *rows]))
     write_json(output / RECORD, record)
 
@@ -99,8 +101,9 @@ def add_rows(output: Path, rows: Iterable[Row]) -> None:
 
 
 def write_end(output: Path, record: Record, rows: Iterable[Row]) -> Record:
-    """Says in predictions.json that all images are scored; returns what it says."""
+    """Writes all rows in order, and says in predictions.json that it is finished."""
     rows = list(rows)
+    write_text(output / SCORES, format_rows([Row._fields, *rows]))
     flagged = sum(bool(row.flagged) for row in rows)
     unreadable = sum(row.score is None for row in rows)
     done = record._replace(flagged=flagged, unreadable=unreadable, finished=True)

@@ -1,6 +1,7 @@
 """The stage that scores new images with the detector of a workdir, and writes what it finds."""
 
 import dataclasses
+import hashlib
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,8 @@ from sparse_ad.prediction.progress import (
 from sparse_ad.stages import Fitted, load_fitted, stage
 from sparse_ad.system.lock import locked
 from sparse_ad.system.names import printable
-from sparse_ad.system.workdir import environment_of, require_apart, require_fitted
+from sparse_ad.system.workdir import environment_of, require_fitted, require_free
+from sparse_ad.types import Example
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ def predict(
     Raises: UserError where nothing is fitted, and for inputs that are not there.
     """
     require_fitted(workdir, experiment)
-    require_apart(output, workdir)
+    require_free(output, "predictions.json")
     inputs = list_inputs(given, output)
     examples = with_ignored(experiment.data, inputs.folder, inputs.examples)
     inputs = inputs._replace(examples=examples)
@@ -87,9 +89,17 @@ def predict(
     job = Job(experiment, fitted, inputs, limits, request.kinds)
     record = describe_job(job, workdir)
     with locked("output", output), stage("predict"):
+        remove_partial(output)
         done = score_all(job, output, record)
     paths = ", ".join(str(output / name) for name in (SCORES, *request.kinds))
     print(printable(f"{done.flagged} of {done.count} images flagged: {paths}"))
+
+
+def remove_partial(output: Path) -> None:
+    """Removes what a kill left of files that were being written."""
+    for kind in KINDS:
+        for path in (output / kind).rglob(".*.partial"):
+            path.unlink(missing_ok=True)
 
 
 def describe_job(job: Job, workdir: Path) -> Record:
@@ -97,7 +107,7 @@ def describe_job(job: Job, workdir: Path) -> Record:
     scale = job.fitted.calibration.scale
     return Record(
         hash_fit(workdir),
-        fingerprint(job.inputs.examples),
+        hash_images(job.inputs.examples),
         len(job.inputs.examples),
         job.limits,
         job.kinds,
@@ -117,7 +127,8 @@ def score_all(job: Job, output: Path, record: Record) -> Record:
     if earlier is not None and same and earlier.record.finished:
         log.info("%s holds this prediction already; delete it to score again", output)
         return earlier.record
-    done = earlier.rows if earlier is not None and same else []
+    kept = earlier.rows if earlier is not None and same else []
+    done = [row for row in kept if not row.problem]  # others are tried again
     known = {row.path for row in done}
     left = [each for each in job.inputs.examples if each.path not in known]
     if done:
@@ -140,7 +151,15 @@ def score_all(job: Job, output: Path, record: Record) -> Record:
             waiting = []
     if not (started or done):
         raise UserError(f"none of {record.count} images can be read (first: {waiting[0].problem})")
-    return write_end(output, record, rows)
+    order = {example.path: index for index, example in enumerate(job.inputs.examples)}
+    return write_end(output, record, sorted(rows, key=lambda row: order[row.path]))
+
+
+def hash_images(examples: Sequence[Example]) -> str:
+    """Returns a hash of the names, sizes and times of images, and of their ignore masks."""
+    files = [example.image for example in examples if isinstance(example.image, Path)]
+    times = " ".join(str(path.stat().st_mtime_ns) for path in files if path.exists())
+    return hashlib.sha256(f"{fingerprint(examples)} {times}".encode()).hexdigest()
 
 
 def remove_files(output: Path, earlier: Earlier) -> None:
@@ -151,7 +170,7 @@ def remove_files(output: Path, earlier: Earlier) -> None:
                 (output / kind / f"{stem}{KINDS[kind][0]}").unlink(missing_ok=True)
 
 
-def new_rows(job: Job, output: Path, left: Sequence) -> Iterator[Row]:
+def new_rows(job: Job, output: Path, left: Sequence[Example]) -> Iterator[Row]:
     """Yields the row of each image, once its files are written, by threads beside the scoring."""
     images, options = job.experiment.data, job.experiment.evaluation
     size = fit_batch(options.batch_size, len(left))

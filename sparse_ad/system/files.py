@@ -5,6 +5,7 @@ full disk leaves the old file, never half of the new one.
 """
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,8 @@ def write_bytes(path: Path | str, content: bytes) -> None:
     Raises: UserError when the disk is full or read-only, or the path cannot be a file.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # names have a largest length
+    aside = path.with_name(f".{short}.{os.getpid()}.partial")
     with explained(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,14 @@ import re
 BYTE = re.compile("[\udc80-\udcff]")  # how Python holds a byte that is not UTF-8
 
 
+CONTROL = re.compile("[\x00-\x1f\x7f]")
+
+
+def file_name(name: object) -> str:
+    r"""Returns the name of a file as one line: as `printable`, and a line break as \x0a."""
+    return CONTROL.sub(lambda sign: f"\\x{ord(sign[0]):02x}", printable(name))
+
+
 def printable(name: object) -> str:
     r"""Returns a name, path or message as text that can be written anywhere.
 

@@ -100,10 +100,16 @@ def open_workdir(workdir: Path, experiment: Experiment) -> None:
     write_json(workdir / "environment.json", environment_of(experiment))
 
 
-def require_apart(output: Path, workdir: Path) -> None:
-    """Raises UserError where `output` is the workdir, whose own results it would replace."""
-    if output.resolve() == workdir.resolve():
-        raise UserError(f"--output = '{output}': is the workdir; choose another folder")
+def require_free(output: Path, own: str) -> None:
+    """Raises UserError where `output` holds results of another kind than `own`, a file of these."""
+    kinds = {
+        "config.json": "is a workdir",
+        "results.json": "holds an evaluation",
+        "predictions.json": "holds a prediction",
+    }
+    for name, problem in kinds.items():
+        if name != own and (output / name).exists():
+            raise UserError(f"--output = '{output}': {problem}; choose another folder")
 
 
 def make_folder(workdir: Path) -> None:
@@ -136,6 +142,19 @@ def require_fitted(workdir: Path, experiment: Experiment) -> None:
     if not (workdir / "fit.json").exists():
         raise UserError(
             f"workdir = '{workdir}': holds no finished fit; run --mode=fit with this --workdir"
+        )
+
+
+def require_same_masks(workdir: Path, experiment: Experiment) -> None:
+    """Raises UserError where other pixels are ignored than in the fit, going by the name."""
+    known, given = (
+        Path(config["data"].get("ignore", "")).name
+        for config in (_known(workdir / "config.json"), plain(experiment))
+    )
+    if known != given:
+        raise UserError(
+            f"data.ignore = {given!r}: the detector was fitted with {known!r}; give the same, from "
+            "wherever it lies now"
         )
 
 

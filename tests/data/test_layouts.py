@@ -72,7 +72,7 @@ def test_what_is_not_used_is_counted_with_its_reason(root, caplog):
         LeftOut("in no folder of a kind", 1, "test/loose.png"),
     }
     assert len(caplog.records) == 1
-    assert caplog.records[0].message.startswith("7 files are not used: ")
+    assert caplog.records[0].message.startswith("not used: 7 file(s): ")
 
 
 def test_a_link_to_a_folder_is_followed_and_a_circle_ends(root, tmp_path):
@@ -221,3 +221,41 @@ def test_folders_of_kinds_alone_are_split(root):
     assert len(splits.train) + len(splits.calibration) == 3
     other = load(Folder(root=str(root), test_fraction=0.4), seed=5)
     assert names(other.test) != names(splits.test)
+
+
+def test_results_in_the_folder_of_images_are_no_data(tmp_path, caplog):
+    """Workdirs, predictions and evaluations, wherever they lie below it."""
+    root = make_folder(tmp_path / "set")
+    before = layouts.read(root)
+    for folder, name in (
+        ("W", "fit.json"),
+        ("test/out", "results.json"),
+        ("p", "predictions.json"),
+    ):
+        write_image(root / folder / "overlays" / "x.png", noise(0))
+        (root / folder / name).write_text("{}")
+    assert layouts.read(root) == before
+    assert "holds results of a run or a prediction, and is left out" in caplog.text
+
+
+def test_folders_of_normal_images_alone_have_none_to_test(tmp_path, caplog):
+    root = make_folder(tmp_path / "set") / "train"
+    loaded = layouts.read(root)
+    assert len(loaded.train) == 5 and not loaded.test
+    assert "none is for the test" in caplog.text
+
+
+def test_a_kind_that_holds_the_masks_of_others_is_named(tmp_path):
+    for kind in ("good", "bad"):
+        for index in range(2):
+            write_image(tmp_path / kind / f"{kind}{index}.png", noise(index))
+            write_image(tmp_path / "marks" / f"{kind}{index}_mask.png", noise(index)[..., 0])
+    with pytest.raises(UserError, match="marks: holds masks, by their names; call it"):
+        layouts.read(tmp_path)
+
+
+def test_names_of_normal_folders_that_are_not_there_are_named(tmp_path):
+    for kind in ("OK", "NG"):
+        write_image(tmp_path / kind / "a.png", noise(0))
+    with pytest.raises(UserError, match=r"none of its folders \(NG, OK\) is called gut"):
+        layouts.read(tmp_path, layouts.Rules(normal=("gut",)))

@@ -166,3 +166,15 @@ def test_killed_while_a_checkpoint_is_written(straight, tmp_path, seed):
         process.wait()
     assert launch(*tiny(root), f"--workdir={tmp_path}").returncode == 0
     assert_same_outcome(tmp_path, expected)
+
+
+@pytest.mark.slow
+def test_what_several_devices_fitted_predicts_on_one(straight, tmp_path, monkeypatch):
+    root, _ = straight
+    flags = [*tiny(root), f"--workdir={tmp_path}", "--config.fit.batch_size=4", "--mode=fit"]
+    with monkeypatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+        process = launch(*flags, "--config.evaluation.batch_size=4")
+    assert process.returncode == 0 and "4 cpu device(s)" in process.stderr, process.stderr
+    process = launch("--mode=predict", f"--workdir={tmp_path}", f"--input={root / 'test'}")
+    assert process.returncode == 0, process.stderr

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -148,9 +150,11 @@ def test_arrays_files_and_bytes_have_the_same_scores(fitted, tmp_path):
         ([], "there are none"),
         (np.zeros((4, 4, 3)), r"shape \(4, 4, 3\): give \[n h w c\], or a list"),
         ([np.zeros(4)], r"array of shape \(4,\)"),
-        (["none.png"], "none.png: cannot be read"),
+        (["none.png"], "none.png: no such file"),
         ("none.png", "give a list"),
         ([3.0], "float at 0"),
+        (np.array(3), "shape \\(\\): give"),
+        (np.zeros((1, 4, 4, 1), complex), "array of complex128"),
         (np.full((1, 4, 4, 1), 7.0), "float values from 7 to 7"),
     ],
 )
@@ -216,14 +220,15 @@ def test_what_was_stopped_goes_on_where_it_was(fitted, tmp_path, monkeypatch, st
         file.write("e/f/g.png,0.1")  # a row that a kill cut short
     score_examples = run.score_examples
 
-    def counted(fitted, experiment, examples, size):
+    def counted(fitted, experiment, examples, *rest):
         scored.extend(example.path for example in examples)
-        return score_examples(fitted, experiment, examples, size)
+        return score_examples(fitted, experiment, examples, *rest)
 
     monkeypatch.setattr(run, "score_examples", counted)
     monkeypatch.setattr(run, "write_files", outputs.write_files)
     predict(experiment, work, [str(root)], out, Request())
-    assert len(scored) == 6 - len(before) and not before.keys() & set(scored)
+    done = {path for path, row in before.items() if row["score"]}
+    assert len(scored) == 6 - len(done) and not done & set(scored)
     for path, content in contents(tmp_path / "straight").items():
         if path.name != "predictions.json":
             assert (out / path.relative_to(tmp_path / "straight")).read_bytes() == content
@@ -298,7 +303,7 @@ def test_results_are_no_input(fitted, tmp_path, stop, monkeypatch):
     for output in (root, root / "b"):
         with pytest.raises(UserError, match="holds the input"):
             predict(experiment, work, [str(root / "b")], output, Request())
-    with pytest.raises(UserError, match="is the workdir; choose another"):
+    with pytest.raises(UserError, match="is a workdir; choose another"):
         predict(experiment, work, [str(root)], work, Request())
 
 
@@ -332,3 +337,90 @@ def test_maps_are_resized_as_images_are():
     pixels = np.random.default_rng(0).random((16, 16), np.float32)
     expected = decode(pixels, (24, 30), "grey")[..., 0]
     np.testing.assert_array_equal(resize(pixels, (24, 30)), expected)
+
+
+def test_results_of_another_kind_are_not_replaced(fitted, tmp_path):
+    experiment, work, images = fitted
+    for name in ("evaluation", "prediction"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "evaluation" / "results.json").write_text("{}")
+    (tmp_path / "prediction" / "predictions.json").write_text("{}")
+    with pytest.raises(UserError, match="holds an evaluation; choose another"):
+        predict(experiment, work, [str(images)], tmp_path / "evaluation", Request())
+    with pytest.raises(UserError, match="holds a prediction; choose another"):
+        stages.evaluate_on(experiment, work, images, tmp_path / "prediction")
+    with pytest.raises(UserError, match="is a workdir; choose another"):
+        stages.evaluate_on(experiment, work, images, work)
+
+
+def test_images_that_could_not_be_read_are_tried_again(fitted, tmp_path, stop, monkeypatch):
+    experiment, work, _ = fitted
+    root, out = make_tree(tmp_path / "in"), tmp_path / "out"
+    stop(3)
+    with pytest.raises(KeyboardInterrupt):
+        predict(experiment, work, [str(root)], out, Request())
+    assert read(out)["b/broken.png"]["problem"]
+    stat = (root / "b" / "broken.png").stat()
+    monkeypatch.setattr(run, "hash_images", lambda examples: "")  # as if nothing had changed
+    (out / "predictions.json").write_text(
+        json.dumps(json.loads((out / "predictions.json").read_text()) | {"images": ""})
+    )
+    write_image(root / "b" / "broken.png", noise(4))
+    monkeypatch.setattr(run, "write_files", outputs.write_files)
+    predict(experiment, work, [str(root)], out, Request())
+    assert read(out)["b/broken.png"]["score"] and stat.st_size
+    assert list(read(out)) == sorted(read(out))  # in the order of the images
+
+
+def test_images_that_were_replaced_are_scored_again(fitted, tmp_path, stop, monkeypatch):
+    """Of the same name and size: the times of the files tell."""
+    experiment, work, _ = fitted
+    root, out = tmp_path / "in", tmp_path / "out"
+    for index in range(6):
+        write_image(root / f"{index}.bmp", noise(index))
+    stop(3)
+    with pytest.raises(KeyboardInterrupt):
+        predict(experiment, work, [str(root)], out, Request())
+    for index in range(6):
+        write_image(root / f"{index}.bmp", noise(10 + index))
+    monkeypatch.setattr(run, "write_files", outputs.write_files)
+    predict(experiment, work, [str(root)], out, Request())
+    predict(experiment, work, [str(root)], tmp_path / "new", Request())
+    assert read(out) == read(tmp_path / "new")
+
+
+def test_odd_names_are_each_one_row(fitted, tmp_path):
+    experiment, work, _ = fitted
+    names = ["a,b.png", 'q"q.png', "cr\rx.png", "new\nline.png", "l" * 245 + ".png", "\\xff.png"]
+    names.append(os.fsdecode(b"\xff.png"))
+    try:
+        for index, name in enumerate(names):
+            write_image(tmp_path / "in" / name, noise(index))
+    except OSError:
+        pytest.skip("this disk takes no such names")
+    predict(experiment, work, [str(tmp_path / "in")], tmp_path / "out", ALL)
+    rows = read(tmp_path / "out")
+    assert len(rows) == len(names) and all(row["score"] for row in rows.values())
+    assert {"cr\\x0dx.png", "new\\x0aline.png", "\\xff.png"} < rows.keys()
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == len(names)
+
+
+def test_a_folder_may_be_called_as_a_file_of_results(fitted, tmp_path):
+    experiment, work, _ = fitted
+    write_image(tmp_path / "in" / "sub.jpg", noise(0))
+    write_image(tmp_path / "in" / "sub.png" / "x.png", noise(1))
+    predict(experiment, work, [str(tmp_path / "in")], tmp_path / "out", ALL)
+    assert (tmp_path / "out" / "masks" / "sub.jpg.png").is_file()
+    assert (tmp_path / "out" / "masks" / "sub.png" / "x.png").is_file()
+
+
+def test_a_calibration_of_an_older_version_still_serves(fitted, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(fitted[1], work)
+    calibration = json.loads((work / "calibration.json").read_text())
+    for each in calibration["scores"]:
+        del each["peak"]
+    (work / "calibration.json").write_text(json.dumps(calibration))
+    limits = sparse_ad.Predictor(work).limits
+    assert limits.pixel.value == calibration["scale"]["limit"]
+    assert "--mode=evaluate" in limits.pixel.origin

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from sparse_ad.data.reading import Decoding
 from sparse_ad.data.sources import tree
-from sparse_ad.data.sources.masks import check_masks, find_beside, match_masks
+from sparse_ad.data.sources.masks import ENDINGS, check_masks, find_beside, match_masks
 from sparse_ad.errors import UserError
-from sparse_ad.system.names import printable
+from sparse_ad.system.names import file_name, printable
 from sparse_ad.types import Example, Loaded
 
 log = logging.getLogger(__name__)
@@ -163,6 +163,7 @@ def list_kinds(
             raise UserError(f"{kind}: no images; add some or delete the folder")
         images += found
         left_out += others
+    require_no_masks(kinds, images, rules)
     beside = set(find_beside(images))
     placed = [(mask_folder or folder, mask) for mask in masks]
     placed += [(folder, path) for path in images if path in beside]
@@ -174,9 +175,24 @@ def list_kinds(
     return check_masks(tuple(examples), rules.decoding), left_out
 
 
+def require_no_masks(kinds: list[Path], images: list[Path], rules: Rules) -> None:
+    """Raises UserError for a folder of anomalous images that are named as masks of the others."""
+    for kind in kinds:
+        inside = [path.stem for path in images if path.is_relative_to(kind)]
+        others = {path.stem for path in images if not path.is_relative_to(kind)}
+        images_of = (
+            any(stem.removesuffix(end) in others for end in ENDINGS if stem.endswith(end))
+            for stem in inside
+        )
+        if not rules.is_normal(kind.name) and all(images_of):
+            raise UserError(
+                f"{kind}: holds masks, by their names; call it ground_truth, or move it"
+            )
+
+
 def normals(root: Path, images: list[Path]) -> tuple[Example, ...]:
     """Returns normal images as examples."""
-    names = [printable(path.relative_to(root).as_posix()) for path in images]
+    names = [file_name(path.relative_to(root).as_posix()) for path in images]
     return tuple(
         Example(path, 0, "good", None, name, name) for path, name in zip(images, names, strict=True)
     )
@@ -207,9 +223,9 @@ def list_training(folder: Path, rules: Rules) -> tuple[list[Path], list[tuple[Pa
 
 def example(root: Path, test: Path, path: Path, rules: Rules, mask: Path | None) -> Example:
     """Returns a test image as an example; its kind is the folder in test/ that holds it."""
-    kind, name = path.relative_to(test).parts[0], printable(path.relative_to(root).as_posix())
+    kind, name = path.relative_to(test).parts[0], file_name(path.relative_to(root).as_posix())
     good = rules.is_normal(kind)
-    kind = "good" if good else printable(kind)
+    kind = "good" if good else file_name(kind)
     return Example(path, int(not good), kind, mask, group=name, path=name)
 
 

@@ -1,8 +1,10 @@
 """The files of a folder and of all folders below it: images, and what is left out and why."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from sparse_ad.errors import UserError
@@ -11,6 +13,10 @@ from sparse_ad.types import LeftOut
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".gif")
 SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm")
+
+RESULTS = ("fit.json", "results.json", "predictions.json")
+
+log = logging.getLogger(__name__)
 
 Skip = Collection[Path]  # entries that are not listed; see `entry`
 
@@ -54,7 +60,7 @@ def visible_files(parent: Path, skip: Skip = ()) -> list[Path]:
 
 def visible_entries(parent: Path, skip: Skip = ()) -> list[Path]:
     """Returns the files and folders in a folder, sorted, but for hidden ones."""
-    visible = (path for path in parent.iterdir() if is_visible(path))
+    visible = (path for path in parent.iterdir() if is_visible(path) and not holds_results(path))
     return sorted(path for path in visible if not skip or entry(path) not in skip)
 
 
@@ -63,12 +69,27 @@ def is_visible(path: Path) -> bool:
     return not path.name.startswith(".") and path.name not in ("Thumbs.db", "desktop.ini")
 
 
+def holds_results(folder: Path) -> bool:
+    """Returns whether a folder holds results of this program, which are no data; warns of it."""
+    if any((folder / name).is_file() for name in RESULTS):
+        warn_of_results(folder)
+        return True
+    return False
+
+
+@cache
+def warn_of_results(folder: Path) -> None:
+    """Warns of a folder once."""
+    log.warning("%s: holds results of a run or a prediction, and is left out", folder)
+
+
 def walk(folder: Path, skip: Skip = ()) -> Iterator[Path]:
     """Yields all visible files below a folder, sorted; a folder that links lead to twice, once."""
     seen = {str(path) for path in skip}
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        folders[:] = sorted(name for name in folders if is_visible(Path(name)))
+        below = (Path(parent, name) for name in folders if is_visible(Path(name)))
+        folders[:] = sorted(path.name for path in below if not holds_results(path))
         if real in seen:
             folders.clear()
             continue
