@@ -42,6 +42,7 @@ def test_coders(name):
 
 
 @pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.slow
 def test_channel_coders(name):
     rng = np.random.default_rng(0)
     atoms, maps = rng.normal(size=(4, 3, 3, 2)), rng.normal(size=(8, 7, 2))

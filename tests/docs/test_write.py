@@ -46,6 +46,7 @@ def test_links_of_the_page_of_all_records_lead_somewhere():
         assert (write.RESULTS / link).exists(), link
 
 
+@pytest.mark.slow
 def test_a_changed_record_is_noticed_and_written(checkout, capsys):
     edit(checkout / "results" / "sparse_patches" / "elpv.json", set_auroc)
     assert write.main(["--check"]) == 1

@@ -156,6 +156,7 @@ def test_a_fit_that_goes_on_draws_as_it_would_have():
         np.testing.assert_array_equal(*ends)
 
 
+@pytest.mark.slow
 def test_a_fit_on_arrays_is_that_of_a_run(tmp_path, monkeypatch):
     """And not that of one without augmentation."""
     monkeypatch.setitem(METHODS, "toy", LearningToy)

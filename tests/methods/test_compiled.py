@@ -102,7 +102,7 @@ def test_without_ignored_pixels_nothing_changes(pca):
     np.testing.assert_array_equal(one.map, score(params, images, masks(8)).map)
 
 
-@pytest.mark.parametrize("name", ["toy", "pca", "sparse"])
+@pytest.mark.parametrize("name", ["toy", "pca", pytest.param("sparse", marks=pytest.mark.slow)])
 def test_scores_do_not_depend_on_the_batch(name, request):
     """Images with and without ignored pixels, alone (beside zeros) and among others."""
     _, score, params = request.getfixturevalue(name)

@@ -152,12 +152,17 @@ CASES = {
 # Fits that share most of their code with one that always runs.
 SLOW = ("mlf_sc_as_described", "mlf_sc_positions", "mlf_sc_2020", "cae", "ae_bce", "vae")
 SLOW += ("ae_l2", "ae_ssim", "sparse_maps_spatial", "sparse_maps_lista", "anogan")
+SLOW_CHECKS = {  # of which others of their kind are in the default run
+    ("cae_sparse", "check_types"),
+    ("mlf_sc_published_code", "check_types"),
+    ("sparse_coding", "check_eight_devices_fit_as_one"),
+}
 CONTRACT = [
     pytest.param(
         name,
         check,
         id=f"{name}-{check.__name__.removeprefix('check_')}",
-        marks=pytest.mark.slow if name in SLOW else (),
+        marks=pytest.mark.slow if name in SLOW or (name, check.__name__) in SLOW_CHECKS else (),
     )
     for name, case in CASES.items()
     for check in checks_of(case)

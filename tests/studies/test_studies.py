@@ -378,6 +378,7 @@ def test_a_fault_of_the_program_is_a_failed_cell_too(folder, tmp_path):
         run.run(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_block_without_anomalous_images_has_dashes(folder, tmp_path):
     def without_defects(experiment, workdir):
         run_cell(experiment, workdir, () if experiment.data.category == "wood" else ("cut",))

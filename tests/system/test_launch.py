@@ -106,14 +106,17 @@ def test_the_config_of_a_finished_run_is_a_config(finished):
     assert loaded["data"]["root"] == known["data"]["root"]
 
 
-@pytest.mark.parametrize("field", ["name", "data", "method"])
-def test_a_config_with_a_field_missing_is_one_line(finished, tmp_path, field):
+def test_a_config_with_a_field_missing_is_one_line(finished, tmp_path):
     config = json.loads((finished[0] / "work" / "config.json").read_text())
-    del config[field]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    flags = (f"--config={tmp_path / 'config.json'}",), ("--mode=evaluate", f"--workdir={tmp_path}")
-    for process in launch_each(flags, tmp_path):
-        assert_user_error(process, "config.json", f"{field} is missing")
+    attempts = {}
+    for field in ("name", "data", "method"):
+        path = tmp_path / field / "config.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps({name: config[name] for name in config if name != field}))
+        attempts[(f"--config={path}",)] = field
+        attempts["--mode=evaluate", f"--workdir={path.parent}"] = field
+    for flags, process in zip(attempts, launch_each(attempts, tmp_path), strict=True):
+        assert_user_error(process, "config.json", f"{attempts[flags]} is missing")
 
 
 def test_devices_that_there_are_not_are_one_line(tmp_path, monkeypatch):
@@ -226,6 +229,7 @@ def test_another_source_by_its_name(tmp_path):
     assert data["name"] == "generated" and "root" not in data and data["color"] == "rgb"
 
 
+@pytest.mark.slow
 def test_normal_images_alone_are_fitted_and_predict(tmp_path):
     """From a flat folder; predictions of a tree of folders are a tree."""
     root = make_folder(tmp_path / "images")
