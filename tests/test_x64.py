@@ -36,7 +36,10 @@ def assert_stays_float32(code, dictionary, signals):
     np.testing.assert_allclose(found.code, expected.code, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", CODERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "homotopy" else name for name in CODERS],
+)
 def test_coders(name):
     assert_stays_float32(CODERS[name], PROBLEM.dictionary, PROBLEM.signals)
 

@@ -103,7 +103,9 @@ def test_switched_off_nothing_is_computed():
     assert augment(Augmentation(), KEY, images) is images
 
 
-@pytest.mark.parametrize("options", [ALL, Augmentation(brightness=0.7)])
+@pytest.mark.parametrize(
+    "options", [ALL, pytest.param(Augmentation(brightness=0.7), marks=pytest.mark.slow)]
+)
 def test_images_on_the_devices_and_a_stream_have_the_same_bits(options):
     """And several steps a call; the first batch is that of step 0."""
     setup = Setup(stack_toy(), PIXELS, Fit(8, augmentation=options), 0)

@@ -73,6 +73,7 @@ def test_a_signal_saves_and_says_so(straight, tmp_path):
     assert_same_outcome(tmp_path, expected)
 
 
+@pytest.mark.slow
 def test_a_signal_outside_the_fit_ends_cleanly(straight, tmp_path):
     flags = [*tiny(straight[0]), f"--workdir={tmp_path}"]
     process = launch(*flags, strike=("sparse_ad.report.figures.render", 2, SIGINT))
@@ -81,6 +82,7 @@ def test_a_signal_outside_the_fit_ends_cleanly(straight, tmp_path):
     assert not leftovers(tmp_path) and not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_a_workdir_of_another_config_is_named_field_by_field(straight):
     root, workdir = straight
     changed = ["--config.method.coder.penalty=2", "--config.method.atoms=5"]

@@ -155,7 +155,9 @@ SLOW += ("ae_l2", "ae_ssim", "sparse_maps_spatial", "sparse_maps_lista", "anogan
 SLOW_CHECKS = {  # of which others of their kind are in the default run
     ("cae_sparse", "check_types"),
     ("mlf_sc_published_code", "check_types"),
+    ("cae_sparse", "check_eight_devices_fit_as_one"),
     ("sparse_coding", "check_eight_devices_fit_as_one"),
+    ("sparse_coding", "check_types"),
 }
 CONTRACT = [
     pytest.param(

@@ -280,6 +280,7 @@ def test_checkpoint_gives_the_state_back(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.slow
 def test_a_rate_too_high_shows_in_the_loss():
     """The loop stops where a value is no longer finite: it must see one."""
     method, maps = build(**LISTA, optimizer=Adam(learning_rate=1e15)), maps_of()

@@ -42,7 +42,10 @@ def test_gram_of_is_that_of_each_channel():
     np.testing.assert_allclose(channels.gram_of(jnp.asarray(dictionary)), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "lasso" else name for name in SOLVERS],
+)
 def test_a_coder_codes_each_channel_alone(name):
     solve, size, stride = SOLVERS[name], 3, 2
     maps, dictionary = normal(9, 8, CHANNELS), unit_dictionary(size)
@@ -99,6 +102,7 @@ def learning(total=plain_sum):
 begun = jax.jit(partial(channels.begin_channels, size=3, stride=3, atoms=2))
 
 
+@pytest.mark.slow
 def test_planted_dictionaries_are_recovered():
     maps, atoms = planted(8)
     state = begun(KEY, maps)

@@ -149,6 +149,7 @@ def test_no_signals_have_no_codes(call):
             assert leaf.shape == (0, *other.shape[1:]) and leaf.dtype == other.dtype
 
 
+@pytest.mark.slow
 def test_whole_numbers_are_converted():
     numbers = np.arange(8).reshape(2, 4)
     for code in (lasso_coder(FEW), linear_coder, exemplar_coder(ExemplarCoder())):

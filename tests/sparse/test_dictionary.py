@@ -113,6 +113,7 @@ def test_deterministic(texture, code):
         np.testing.assert_array_equal(leaf, other)
 
 
+@pytest.mark.slow
 def test_recovers_a_planted_dictionary():
     """Codes of 2 in 20 atoms, in small batches: few local minima, and steps to leave them."""
     rng = np.random.default_rng(5)

@@ -412,6 +412,7 @@ def test_remaining_time_is_estimated_by_the_rows(folder):
     assert run._estimate(cells, spent) == f"about {2 * (2 + 10 + 840 / 180):.0f} min to go"
 
 
+@pytest.mark.slow
 def test_launch_runs_a_study_and_copies_its_record(tmp_path):
     root = make_folder(tmp_path / "images")
     (tmp_path / "tiny.py").write_text(

@@ -58,6 +58,7 @@ def test_the_log_tells_what_is_done_and_nothing_else(finished):
         assert unwanted not in log
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone(finished):
     base, _ = finished
     work = base / "work"
@@ -72,6 +73,7 @@ def test_a_finished_run_is_left_alone(finished):
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_the_evaluation_bit_for_bit(finished):
     base, _ = finished
     images = base / "all"
@@ -126,6 +128,7 @@ def test_devices_that_there_are_not_are_one_line(tmp_path, monkeypatch):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.slow
 def test_help_names_modes_and_an_example():
     process = launch("--help")
     for text in ("run|fit|evaluate|predict", "--config.method.coder.penalty=0.5", "--workdir"):
@@ -181,6 +184,7 @@ def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_unreadable_training_image_is_one_line(tmp_path):
     root = make_folder(tmp_path / "images")
     for path in (root / "train" / "good").iterdir():

@@ -19,6 +19,7 @@ SOME_SOLVERS = [
     pytest.param(name, marks=() if name in ("homotopy", "fista") else pytest.mark.slow)
     for name in SOLVERS
 ]
+OTHERS = [name for name in SOLVERS if name != "fista"]
 # Of kinds that take long, one always runs.
 SOME_KINDS = [
     pytest.param(kind, marks=() if kind == "random" else pytest.mark.slow) for kind in KINDS
@@ -134,7 +135,9 @@ def test_converged_means_gap_within_tolerance(solver):
         np.testing.assert_array_equal(solution.converged, solution.gap <= 1e-3)
 
 
-@pytest.mark.parametrize("solver", SOME_SOLVERS)
+@pytest.mark.parametrize(
+    "solver", ["fista", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 def test_jit_and_vmap_change_nothing(solver):
     """Up to the order of float32 sums: both answers are within the gap of the optimum."""
     problem = make_problem("random", fraction=0.3)

@@ -67,7 +67,7 @@ def test_exact_l0_is_the_best_of_all_supports(nonzeros):
     assert nonzeros == 1 or (greedy > best * 1.01).any()
 
 
-@pytest.mark.parametrize("solver", SPARSE_SOLVERS)
+@pytest.mark.parametrize("solver", ["omp", pytest.param("exact_l0", marks=pytest.mark.slow)])
 def test_the_error_is_that_of_the_code(solver):
     solution = solve_all(solver, 3)
     energy = (SIGNALS**2).sum(1)
