@@ -276,5 +276,7 @@ def test_names_that_are_not_utf_8(tmp_path):
         cwd=tmp_path,
     )
     assert process.returncode == 0, process.stderr
-    assert (tmp_path / "out" / "overlays" / "good" / f"{shown}.png").stat().st_size
+    overlays = tmp_path / "out" / "overlays"
+    assert (overlays / "crack" / f"{shown}.png").stat().st_size
+    assert (overlays / "good" / f"{shown}.png.png").stat().st_size  # there is a .jpg, too
     assert f"crack/{shown}.png" in (tmp_path / "out" / "scores.csv").read_text("utf-8")
