@@ -117,7 +117,7 @@ def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Pat
     """Evaluates a fitted workdir on other labelled images; results and report go to `output`.
 
     `folder` holds test/<kind>, or folders of kinds. The threshold is that of the fit, or, for
-    another `evaluation.false_alarm_rate`, set anew from its calibration scores.
+    another `evaluation.false_alarm_rate`, set again from its calibration scores.
     """
     require_fitted(workdir, experiment)
     require_free(output, "results.json")

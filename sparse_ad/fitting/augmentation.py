@@ -18,7 +18,7 @@ FACTORS = 1025  # of brightness: a table, as a compiler may round the computatio
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is drawn for each training image, anew in each step; images to be scored stay as is.
+    """What is drawn for each training image in each step; images to be scored stay as they are.
 
     For defects that stay defects, and normal images that stay normal, under what is switched on.
     """

@@ -81,9 +81,9 @@ def relative_name(base: Path, image: Path) -> str:
 
 
 def unique(names: list[str]) -> list[str]:
-    """Returns the names, numbered where two that differ in their bytes are shown alike."""
+    """Returns sorted names, numbered where two that differ in their bytes are shown alike."""
     return [
-        name if name not in names[:index] else f"{name} ({index})"
+        f"{name} ({index})" if index and name == names[index - 1] else name
         for index, name in enumerate(names)
     ]
 
@@ -103,7 +103,7 @@ def examples_of(images: Iterable[Any]) -> tuple[Example, ...]:
     if isinstance(images, np.ndarray) and images.ndim != 4:
         remedy = "give [n h w c], or a list of images [h w c]"
         raise UserError(f"images: array of shape {images.shape}: {remedy}")
-    if not isinstance(images, Iterable) or (isinstance(images, np.ndarray) and not images.ndim):
+    if not isinstance(images, Iterable):
         raise UserError(f"images: {type(images).__name__}: give an array [n h w c], or a list")
     images = [np.asarray(each) if isinstance(each, np.ndarray) else each for each in images]
     for index, image in enumerate(images):

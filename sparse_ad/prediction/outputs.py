@@ -130,7 +130,7 @@ def list_regions(
 def describe_region(
     values: Float[np.ndarray, "h w"], inside: Bool[np.ndarray, "h w"], box: tuple[slice, ...]
 ) -> dict[str, Any]:
-    """Returns what is told of a region, given the map and the pixels of it in its box."""
+    """Returns the description of a region, given the map and its pixels in its box."""
     top, left = (side.start for side in box)
     lines = contourpy.contour_generator(z=np.pad(inside, 1).astype(float)).lines(0.5)
     corner = np.array([left - 1, top - 1])

@@ -119,20 +119,20 @@ def choose_limits(
     of the other: it is set by the peaks of the maps as that is by the scores.
     """
     own = calibration.threshold
+    return Limits(
+        given_limit("threshold", threshold) or Limit(own.value, describe_threshold(own)),
+        given_limit("pixel_threshold", pixel_threshold) or peak_limit(calibration),
+    )
+
+
+def peak_limit(calibration: Calibration) -> Limit:
+    """Returns the threshold of pixels that the peaks of the calibration images' maps set."""
     known = [each.peak for each in calibration.scores if each.peak is not None]
     if len(known) < len(calibration.scores):
         remedy = "an older version set; --mode=evaluate sets the one of the false-alarm rate"
-        pixel = Limit(calibration.scale.limit, f"the middle of the colours, which {remedy}")
-        return Limits(
-            given_limit("threshold", threshold) or Limit(own.value, describe_threshold(own)),
-            given_limit("pixel_threshold", pixel_threshold) or pixel,
-        )
-    peak = set_threshold(np.array(known), own.false_alarm_rate)
-    pixel = Limit(peak.value, f"of the peaks of their maps: {describe_threshold(peak)}")
-    return Limits(
-        given_limit("threshold", threshold) or Limit(own.value, describe_threshold(own)),
-        given_limit("pixel_threshold", pixel_threshold) or pixel,
-    )
+        return Limit(calibration.scale.limit, f"the middle of the colours, which {remedy}")
+    peak = set_threshold(np.array(known), calibration.threshold.false_alarm_rate)
+    return Limit(peak.value, f"of the peaks of their maps: {describe_threshold(peak)}")
 
 
 def given_limit(flag: str, value: float | None) -> Limit | None:

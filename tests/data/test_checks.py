@@ -1,4 +1,4 @@
-"""What is odd about a data set is told once, before the fit, and only where it is there."""
+"""Each warning about a data set comes once, before the fit, and only where it applies."""
 
 import shutil
 
