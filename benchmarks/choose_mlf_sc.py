@@ -196,7 +196,7 @@ def auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
 
 def plant(example: Example, index: int, experiment: Experiment) -> Example:
     """Returns a copy of a normal image with one weak defect; the kinds take turns."""
-    image = decode(example.image, experiment.data.size, "rgb", example.path)
+    image = decode(example.image, experiment.data.pair, "rgb", example.path)
     rng = np.random.default_rng([experiment.seed, index])
     name = list(DEFECTS)[index % len(DEFECTS)]
     damaged, _ = DEFECTS[name](rng, image)
