@@ -23,6 +23,7 @@ from sparse_ad.report.pictures import Picture
 
 NORMAL, ANOMALOUS, CONTOUR = "#0072B2", "#D55E00", "#56F0FF"
 LEAST, TALLEST, WIDEST = 0.5, 2.5, 1.5  # heights and widths of panels, in sides of square ones
+SHORTEST = 3.0  # inches: room for the label of the colour bar
 MAX_ATOMS = 400  # of a mosaic: more would be too small to see
 
 
@@ -86,7 +87,7 @@ def draw_examples(pictures: Sequence[Picture], scale: Scale) -> Figure | None:
     if not pictures:
         return None
     width, height = panel_size(pictures, 1.9)
-    size = width * len(pictures) + 0.9, 2 * height + 0.5
+    size = width * len(pictures) + 0.9, max(2 * height + 0.5, SHORTEST)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(2, len(pictures), squeeze=False)
     for picture, (above, below) in zip(pictures, axes.T, strict=True):
