@@ -82,7 +82,8 @@ def read_aspects(examples: Sequence[Example], options: Decoding) -> Float[np.nda
                 height, width = image_shape(example.image, example.path, options)
             except UserError:  # decoding names it
                 continue
-            aspects.append(height / max(1, width))
+            if min(height, width) > 0:
+                aspects.append(height / width)
     return np.array(aspects, float)
 
 
