@@ -9,6 +9,7 @@ from sparse_ad.data.sources.folder import Folder
 from sparse_ad.errors import require, within
 from sparse_ad.evaluation.protocol import Evaluation
 from sparse_ad.features import FEATURES, Network, Pixels
+from sparse_ad.fitting.record import FitRecord
 from sparse_ad.fitting.setup import Fit, Setup
 from sparse_ad.methods import METHODS
 from sparse_ad.methods.lifts.tiles import Tiles
@@ -43,6 +44,15 @@ class Experiment:
         Raises: UserError for augmentation that does not go with it.
         """
         return replace(self, data=replace(self.data, size=size))
+
+    def as_fitted(self, record: FitRecord) -> "Experiment":
+        """Returns the experiment at the size of the images of its fit; needs no images.
+
+        Raises: FieldError where that depended on images, and the record does not say what it was.
+        """
+        with within("data"):
+            height, width = record.size or self.data.pair
+        return self.at((height, width))
 
     def build(self) -> Method:
         """Returns the detector. Raises: UserError for what does not go with the images' size."""

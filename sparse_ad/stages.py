@@ -122,7 +122,7 @@ def evaluate_fitted(experiment: Experiment, workdir: Path) -> None:
     """Evaluates and reports a fitted workdir, whose threshold may be set again."""
     require_fitted(workdir, experiment)
     record = read_json(workdir / "fit.json", FitRecord)
-    exact = at_size_of(experiment, record)
+    exact = experiment.as_fitted(record)
     detector = build(exact)
     exact, splits = load_data(experiment, exact.data.pair)
     params = loop.load(exact.setup(detector.method), workdir, splits.train)
@@ -139,7 +139,7 @@ def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Pat
     """
     require_fitted(workdir, experiment)
     require_free(output, "results.json")
-    images = at_size_of(experiment, read_json(workdir / "fit.json", FitRecord)).data
+    images = experiment.as_fitted(read_json(workdir / "fit.json", FitRecord)).data
     with stage("data"):
         rules = Rules(getattr(images, "normal", NORMAL), images, ignored_entries_of(images))
         _, test, left_out, *_ = read_labelled(folder, rules)
@@ -177,22 +177,12 @@ def load_fitted(experiment: Experiment, workdir: Path) -> Fitted:
     require_same_masks(workdir, experiment)
     calibration = read_calibration(workdir / "calibration.json")
     record = read_json(workdir / "fit.json", FitRecord)
-    experiment = at_size_of(experiment, record)
+    experiment = experiment.as_fitted(record)
     detector = build(experiment)
     params = loop.load(experiment.setup(detector.method), workdir)
     scores = np.array([each.score for each in calibration.scores])
     threshold = thresholds.set_threshold(scores, experiment.evaluation.false_alarm_rate)
     return Fitted(detector, params, calibration._replace(threshold=threshold), record)
-
-
-def at_size_of(experiment: Experiment, record: FitRecord) -> Experiment:
-    """Returns the experiment at the size of the images of its fit, which needs no images.
-
-    Raises: FieldError where the size depended on images, and the record does not say what it was.
-    """
-    with within("data"):
-        height, width = record.size or experiment.data.pair
-    return experiment.at((height, width))
 
 
 def build(experiment: Experiment) -> Detector:
@@ -292,7 +282,7 @@ def measure(
     `other`: the folder of the test images, where they are not those of the experiment.
     """
     (method, score), params, calibration, record = fitted
-    images = at_size_of(experiment, record).data
+    images = experiment.as_fitted(record).data
     options = options_for(experiment, splits)
     about = About(
         experiment.name,

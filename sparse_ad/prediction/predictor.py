@@ -21,7 +21,7 @@ from sparse_ad.evaluation.thresholds import flag, set_threshold
 from sparse_ad.experiment import Experiment, read_experiment
 from sparse_ad.prediction.inputs import examples_of
 from sparse_ad.report.summary import describe_threshold
-from sparse_ad.stages import Fitted, at_size_of, load_fitted
+from sparse_ad.stages import Fitted, load_fitted
 from sparse_ad.system.workdir import read_config
 from sparse_ad.types import Example
 
@@ -74,7 +74,7 @@ class Predictor:
             options = replace(experiment.evaluation, false_alarm_rate=false_alarm_rate)
             experiment = replace(experiment, evaluation=options)
         self.fitted = load_fitted(experiment, Path(workdir))
-        self.experiment = at_size_of(experiment, self.fitted.record)
+        self.experiment = experiment.as_fitted(self.fitted.record)
         self.limits = choose_limits(self.fitted.calibration, threshold, pixel_threshold)
 
     def predict(self, images: Iterable[Any]) -> Predictions:

@@ -34,7 +34,7 @@ from sparse_ad.prediction.progress import (
     write_end,
     write_start,
 )
-from sparse_ad.stages import Fitted, at_size_of, load_fitted, stage
+from sparse_ad.stages import Fitted, load_fitted, stage
 from sparse_ad.system.lock import locked
 from sparse_ad.system.names import printable
 from sparse_ad.system.workdir import environment_of, require_fitted, require_free
@@ -83,7 +83,7 @@ def predict(
     warn_of_unused(inputs.left_out)
     warn_of_orientation(inputs.examples, experiment.data)
     fitted = load_fitted(experiment, workdir)
-    experiment = at_size_of(experiment, fitted.record)
+    experiment = experiment.as_fitted(fitted.record)
     stretched = warn_of_stretched("new", inputs.examples, experiment.data)
     limits = choose_limits(fitted.calibration, request.threshold, request.pixel_threshold)
     log.info("threshold %.4g: %s", *limits.image)

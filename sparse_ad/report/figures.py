@@ -22,7 +22,7 @@ from sparse_ad.report.heatmaps import COLOURS, hatching, overlay, to_rgb
 from sparse_ad.report.pictures import Picture
 
 NORMAL, ANOMALOUS, CONTOUR = "#0072B2", "#D55E00", "#56F0FF"
-LEAST, TALLEST, WIDEST = 0.5, 2.5, 1.5  # heights and widths of panels, in sides of square ones
+LEAST, TALLEST, WIDEST = 0.5, 2.5, 1.25  # heights and widths of panels, in sides of square ones
 SHORTEST = 3.0  # inches: room for the label of the colour bar
 MAX_ATOMS = 400  # of a mosaic: more would be too small to see
 
