@@ -141,7 +141,7 @@ def parse(argv: list[str]) -> list[str]:
         flags.FLAGS["config"].parser = command_line.ConfigParser(argv)
         command_line.check_fields(argv)
         flags.FLAGS.set_gnu_getopt(True)  # flags may follow words
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(command_line.keep_last(argv))
         if HELP & set(sys.argv):
             show_help(command_line.format_options(options_of(CONFIG.value)))
         command_line.check_words(given, rest[1:], MODES)

@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import peers
-from sparse_ad import data, stages
+from sparse_ad import stages
 from sparse_ad.data.decode import decode
 from sparse_ad.data.sources.defects import DEFECTS
 from sparse_ad.evaluation.scoring import score_images
@@ -143,8 +143,7 @@ def arguments() -> argparse.Namespace:
 
 def measure(variant: str, fields: dict, options: argparse.Namespace) -> dict:
     """Fits a candidate; returns its metrics."""
-    experiment = load_candidate(variant, fields, options)
-    splits = data.load(experiment.data, experiment.seed)
+    experiment, splits = stages.load_data(load_candidate(variant, fields, options))
     detector = stages.build(experiment)
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
@@ -196,7 +195,7 @@ def auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
 
 def plant(example: Example, index: int, experiment: Experiment) -> Example:
     """Returns a copy of a normal image with one weak defect; the kinds take turns."""
-    image = decode(example.image, experiment.data.size, "rgb", example.path)
+    image = decode(example.image, experiment.data.pair, "rgb", example.path)
     rng = np.random.default_rng([experiment.seed, index])
     name = list(DEFECTS)[index % len(DEFECTS)]
     damaged, _ = DEFECTS[name](rng, image)

@@ -19,6 +19,6 @@ from sparse_ad.options import section
 def get_config():
     """Returns the improved variant on ELPV."""
     features, method = mlf_sc.VARIANTS["improved"]
-    data = Elpv(color="rgb")
+    data = Elpv(size=(256,), color="rgb")
     experiment = Experiment("quickstart", 0, data, features, method=method, fit=Fit(epochs=1.0))
     return section(experiment)

@@ -1,15 +1,15 @@
 """An experiment: every option of one run, and the detector that they describe."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparse_ad import methods
 from sparse_ad.data import SOURCES, Source
-from sparse_ad.data.decode import CHANNELS
 from sparse_ad.data.sources.folder import Folder
 from sparse_ad.errors import require, within
 from sparse_ad.evaluation.protocol import Evaluation
 from sparse_ad.features import FEATURES, Network, Pixels
+from sparse_ad.fitting.record import FitRecord
 from sparse_ad.fitting.setup import Fit, Setup
 from sparse_ad.methods import METHODS
 from sparse_ad.methods.lifts.tiles import Tiles
@@ -34,12 +34,30 @@ class Experiment:
     def __post_init__(self):
         require(0 <= self.seed < 2**32, "seed", self.seed, "give 0 to 4294967295")
         require(bool(self.name), "name", self.name, "give a name: results go to runs/NAME")
-        with within("fit.augmentation"):
-            self.fit.augmentation.check(self.data.size)
+        if self.data.exact:
+            with within("fit.augmentation"):
+                self.fit.augmentation.check(self.data.exact)
+
+    def at(self, size: tuple[int, int]) -> "Experiment":
+        """Returns the experiment with images of an exact size (height, width).
+
+        Raises: UserError for augmentation that does not go with it.
+        """
+        return replace(self, data=replace(self.data, size=size))
+
+    def as_fitted(self, record: FitRecord) -> "Experiment":
+        """Returns the experiment at the size of the images of its fit; needs no images.
+
+        Raises: FieldError where that depended on images, and the record does not say what it was.
+        """
+        with within("data"):
+            height, width = record.size or self.data.pair
+        return self.at((height, width))
 
     def build(self) -> Method:
         """Returns the detector. Raises: UserError for what does not go with the images' size."""
-        shape = (*self.data.size, CHANNELS[self.data.color])
+        with within("data"):
+            shape = self.data.shape
         with within("tiles"):
             height, width, _ = self.tiles.part(shape)
         with within("tiles" if self.tiles.size else "data"):

@@ -13,6 +13,7 @@ import numpy as np
 
 from sparse_ad import data
 from sparse_ad.data.checks import warn_of_copies, warn_of_orientation
+from sparse_ad.data.sizes import find_size, warn_of_stretched
 from sparse_ad.data.sources.ignored import check_ignored, ignored_entries_of, with_ignored
 from sparse_ad.data.sources.layouts import NORMAL, Rules, read_labelled
 from sparse_ad.devices import check_batch, fit_batch, mesh
@@ -64,6 +65,14 @@ class Detector(NamedTuple):
     score: Score  # compiled
 
 
+class Ready(NamedTuple):
+    """What a fit begins with."""
+
+    experiment: Experiment  # at the exact size of its images
+    detector: Detector
+    splits: Splits
+
+
 class Fitted(NamedTuple):
     """A detector that was fitted and calibrated."""
 
@@ -78,12 +87,9 @@ def fit(experiment: Experiment, workdir: Path) -> None:
     if is_fitted(workdir, experiment):
         log.info("%s is fitted already: --mode=run or evaluate continues from there", workdir)
         return
-    detector = build(experiment)
-    splits = load_data(experiment)
-    check_config(workdir, experiment)
-    loop.check_images(workdir, splits.train)  # before config.json says where they lie
+    exact, detector, splits = get_ready(experiment, workdir)
     with working_in(workdir, experiment):
-        prepare(detector, experiment, splits, workdir)
+        prepare(detector, exact, splits, workdir)
 
 
 def run(experiment: Experiment, workdir: Path) -> None:
@@ -92,24 +98,36 @@ def run(experiment: Experiment, workdir: Path) -> None:
         log.info("%s is finished already: see %s", workdir, workdir / "report.html")
         print(format_results(read_results(workdir / "results.json")))
         return
-    detector = build(experiment)
-    splits = load_data(experiment)
-    check_config(workdir, experiment)
-    loop.check_images(workdir, splits.train)
+    exact, detector, splits = get_ready(experiment, workdir)
     with working_in(workdir, experiment):
-        params, record, calibration = prepare(detector, experiment, splits, workdir)
+        params, record, calibration = prepare(detector, exact, splits, workdir)
         measure(Fitted(detector, params, calibration, record), experiment, splits, workdir)
+
+
+def get_ready(experiment: Experiment, workdir: Path) -> Ready:
+    """Returns what a fit begins with, once nothing is in its way.
+
+    The detector comes first, so that its mistakes are told before data are read, unless the size
+    of the images depends on these.
+    """
+    known = experiment.data.exact
+    detector = build(experiment.at(known)) if known else None
+    exact, splits = load_data(experiment)
+    check_config(workdir, experiment)
+    loop.check_images(workdir, splits.train)  # before config.json says where they lie
+    return Ready(exact, detector or build(exact), splits)
 
 
 def evaluate_fitted(experiment: Experiment, workdir: Path) -> None:
     """Evaluates and reports a fitted workdir, whose threshold may be set again."""
     require_fitted(workdir, experiment)
-    detector = build(experiment)
-    splits = load_data(experiment)
-    params = loop.load(experiment.setup(detector.method), workdir, splits.train)
+    record = read_json(workdir / "fit.json", FitRecord)
+    exact = experiment.as_fitted(record)
+    detector = build(exact)
+    exact, splits = load_data(experiment, exact.data.pair)
+    params = loop.load(exact.setup(detector.method), workdir, splits.train)
     with working_in(workdir, experiment):
-        record = read_json(workdir / "fit.json", FitRecord)
-        calibration = calibrate(detector, params, experiment, splits, workdir)
+        calibration = calibrate(detector, params, exact, splits, workdir)
         measure(Fitted(detector, params, calibration, record), experiment, splits, workdir)
 
 
@@ -121,18 +139,19 @@ def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Pat
     """
     require_fitted(workdir, experiment)
     require_free(output, "results.json")
-    images = experiment.data
+    images = experiment.as_fitted(read_json(workdir / "fit.json", FitRecord)).data
     with stage("data"):
         rules = Rules(getattr(images, "normal", NORMAL), images, ignored_entries_of(images))
         _, test, left_out, *_ = read_labelled(folder, rules)
         data.warn_of_unused(left_out)
         warn_of_orientation(test, images)
+        stretched = warn_of_stretched("test", test, images)
     test = with_ignored(images, folder, test)
     check_ignored(test, images)
     fitted = load_fitted(experiment, workdir)
     with locked("output", output):
         (output / "results.json").unlink(missing_ok=True)  # it says that all of them is there
-        splits = Splits((), (), test, left_out, count_copies(experiment, test))
+        splits = Splits((), (), test, left_out, count_copies(experiment, test), stretched)
         measure(fitted, experiment, splits, workdir, output, folder)
 
 
@@ -157,9 +176,10 @@ def load_fitted(experiment: Experiment, workdir: Path) -> Fitted:
     require_fitted(workdir, experiment)
     require_same_masks(workdir, experiment)
     calibration = read_calibration(workdir / "calibration.json")
+    record = read_json(workdir / "fit.json", FitRecord)
+    experiment = experiment.as_fitted(record)
     detector = build(experiment)
     params = loop.load(experiment.setup(detector.method), workdir)
-    record = read_json(workdir / "fit.json", FitRecord)
     scores = np.array([each.score for each in calibration.scores])
     threshold = thresholds.set_threshold(scores, experiment.evaluation.false_alarm_rate)
     return Fitted(detector, params, calibration._replace(threshold=threshold), record)
@@ -189,18 +209,31 @@ def build(experiment: Experiment) -> Detector:
     return Detector(method, compile_score(method))
 
 
-def load_data(experiment: Experiment) -> Splits:
-    """Loads the splits, and logs their sizes and the devices."""
+def load_data(
+    experiment: Experiment, size: tuple[int, int] | None = None
+) -> tuple[Experiment, Splits]:
+    """Loads the splits, and logs their sizes and the devices.
+
+    Returns the experiment at the size of its images, which is `size` where that is known, and the
+    splits.
+    """
     with stage("data"), within("data"):
         splits = data.load(experiment.data, experiment.seed)
+        stride, seed = experiment.features.stride, experiment.seed
+        size = find_size(experiment.data, stride, splits.train, seed, size)
+    exact = experiment.at(size)
+    if experiment.data.exact is None:  # else the source has checked them at their size
+        check_ignored((*splits.train, *splits.calibration, *splits.test), exact.data)
+    stretched = warn_of_stretched("test", splits.test, exact.data)
+    splits = splits._replace(stretched=stretched)
     log.info("%d %s device(s): %s", mesh().size, jax.default_backend(), jax.devices()[0])
     log.info(
         "%d training, %d calibration, %d test images at %d x %d, %s",
         *(len(part) for part in (splits.train, splits.calibration, splits.test)),
-        *experiment.data.size,
+        *size,
         experiment.data.color,
     )
-    return splits
+    return exact, splits
 
 
 def prepare(
@@ -245,10 +278,12 @@ def measure(
 ) -> None:
     """Evaluates on the test images; writes results and report to `output`, the default the workdir.
 
+    `experiment`: as it was given; images are read at the size of the fit.
     `other`: the folder of the test images, where they are not those of the experiment.
     """
     (method, score), params, calibration, record = fitted
-    images, options = experiment.data, options_for(experiment, splits)
+    images = experiment.as_fitted(record).data
+    options = options_for(experiment, splits)
     about = About(
         experiment.name,
         plain(experiment),
@@ -256,6 +291,7 @@ def measure(
         record,
         method.features.identity,  # the hash of the weights is in it
         shorten_command([str(other)]) if other else "",
+        splits.stretched,
     )
     with stage("evaluate"):
         results, rows = protocol.evaluate(

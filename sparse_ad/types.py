@@ -57,6 +57,7 @@ class Splits(NamedTuple):
     left_out: tuple[LeftOut, ...] = ()  # files of the data set that are not used
     # test images that are copies of training or calibration images; None: not known
     copies: int | None = 0
+    stretched: int = 0  # test images whose aspect is not that of the decoded images
 
 
 class Batch(NamedTuple):

@@ -29,7 +29,8 @@ CONFIGS, STUDIES = variants("*.py"), variants("studies/*.py")
 def test_every_config_builds(name):
     """At a size at which its detector still fits: to the shapes of its state, nothing is fitted."""
     experiment = load_experiment(name)
-    setup = experiment.setup(experiment.build())
+    exact = experiment.at(experiment.data.exact or experiment.data.size * 2)
+    setup = exact.setup(exact.build())
     assert jax.tree.leaves(setup.state_like())
     assert read_experiment(section(experiment)) == experiment
     assert name.partition(":")[0].rpartition("/")[2].removesuffix(".py") in experiment.name

@@ -87,7 +87,8 @@ def image_shape(
     Raises: UserError as `decode`.
     """
     if isinstance(encoded, np.ndarray):
-        return encoded.shape[:2]
+        height, width, _ = _read(encoded, name, options).shape
+        return height, width
     return read_shape(encoded, _name(encoded, name), options)
 
 

@@ -136,10 +136,10 @@ def _read_strictly(examples: Sequence[Example], options: Images, index: int) -> 
     Raises: UserError when it cannot be read.
     """
     example = examples[index]
-    image = decode(example.image, options.size, options.color, example.path, options)
-    unmarked = np.broadcast_to(np.False_, options.size)  # takes no memory
+    image = decode(example.image, options.pair, options.color, example.path, options)
+    unmarked = np.broadcast_to(np.False_, options.pair)  # takes no memory
     record = _Record(image, example.label, unmarked, True, int(index), "", unmarked)
-    ignored = find_ignored(example, options.size, options)
+    ignored = find_ignored(example, options.pair, options)
     if ignored is None:
         return record
     return record._replace(image=fill(image, ignored), ignored=ignored.mask)
@@ -151,10 +151,10 @@ def _read_leniently(examples: Sequence[Example], options: Images, index: int) ->
     try:
         record = _read_strictly(examples, options, index)
     except UserError as error:
-        blank, unmarked = np.zeros(options.shape, np.float32), np.zeros(options.size, bool)
+        blank, unmarked = np.zeros(options.shape, np.float32), np.zeros(options.pair, bool)
         return _Record(blank, example.label, unmarked, False, int(index), str(error), unmarked)
     if example.mask is None:
         return record
     shape = image_shape(example.image, example.path, options)
-    mask = decode_mask(example.mask, options.size, shape, f"mask of {example.path}", options)
+    mask = decode_mask(example.mask, options.pair, shape, f"mask of {example.path}", options)
     return record._replace(mask=mask)

@@ -169,6 +169,7 @@ class About(NamedTuple):
     fit: FitRecord
     features: str  # identity of the features: weights and preprocessing
     other: str = ""  # the folder of the test images, where they are not those of the config
+    stretched: int = 0  # test images whose aspect is not that of the decoded images
 
 
 class Results(NamedTuple):
@@ -193,3 +194,4 @@ class Results(NamedTuple):
     other: str = ""  # the folder of the test images, where they are not those of the config
     # test images that are copies of training or calibration images; None: not known
     copies: int | None = 0
+    stretched: int = 0  # test images whose aspect is not that of the decoded images

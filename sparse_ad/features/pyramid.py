@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,11 @@ IMMATERIAL = ("weights", "cache_gb")  # change no map: the hash of the weights s
 @dataclass(frozen=True)
 class Pixels:
     """The images themselves."""
+
+    @property
+    def stride(self) -> int:
+        """Sides of images of any aspect are multiples of it: networks halve images four times."""
+        return 16
 
     def build(self, size: tuple[int, int]) -> Features:
         """Returns the features of images of any size."""
@@ -69,6 +75,16 @@ class Network:
         signed = any(BACKBONES[self.backbone].layers[layer].signed for layer in self.layers)
         remedy = "is for layers behind a ReLU: others are negative, too"
         require(self.power == 1.0 or not signed, "power", self.power, remedy)
+
+    @property
+    def stride(self) -> int:
+        """Least common multiple of the pixels from one position to the next, over all layers.
+
+        That is the stride of the layer times the factor by which its image is shrunk.
+        """
+        layers, shrink = BACKBONES[self.backbone].layers, self.shrink or (1,) * len(self.layers)
+        pairs = zip(self.layers, shrink, strict=True)
+        return math.lcm(*(layers[layer].stride * factor for layer, factor in pairs))
 
     def build(self, size: tuple[int, int]) -> Features:
         """Returns the features of images of a size (height, width).

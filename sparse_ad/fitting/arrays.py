@@ -32,6 +32,7 @@ def build(
 ) -> Method:
     """Returns the detector that options describe, for images of `shape` (height, width, channels).
 
+    Images in memory have one size, which is kept: nothing is resized.
     `options`: those of a detector, such as `SparseCoding()`. `features`: `Pixels()` or `Network()`.
     Raises: FieldError for options that do not go together or with the images.
     """

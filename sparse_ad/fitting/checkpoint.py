@@ -24,6 +24,7 @@ class Position(NamedTuple):
 
     images: str  # fingerprint of the training images
     seconds: float  # spent on fitting so far
+    size: tuple[int, ...] = ()  # (height, width) of the images; (): not known
 
 
 class Checkpoints:

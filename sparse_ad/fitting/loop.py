@@ -54,7 +54,7 @@ def fit(setup: Setup, examples: Sequence[Example], workdir: Path) -> tuple[Param
         log = MetricsLog(workdir / "metrics.jsonl", progress.step if progress else 0)
         if progress is None or progress.step < steps:
             progress = _continue(setup, examples, images, progress, checkpoints, log)
-    record = FitRecord(steps, len(examples), progress.seconds, log.last)
+    record = FitRecord(steps, len(examples), progress.seconds, log.last, setup.images.pair)
     write_json(workdir / "fit.json", record)
     return _finish(setup, progress.state), record
 
@@ -101,6 +101,7 @@ def _restore(setup: Setup, checkpoints: Checkpoints, examples) -> Progress | Non
         return None
     state, position = checkpoints.restore(step, setup.state_like())
     _check_same_images(checkpoints, step, position, examples)
+    _check_same_size(checkpoints, step, position, setup)
     return Progress(step, replicate(state), position.seconds)
 
 
@@ -116,6 +117,7 @@ def _continue(
     started = time.monotonic() - (progress.seconds if progress else 0.0)
     first_key, step_key, _ = setup.keys()
     steps, between = setup.steps(len(examples)), setup.options.checkpoint_seconds
+    size = setup.images.pair
     source = make_steps(setup, examples, step_key, progress.step if progress else 0)
     if progress is None:
         state = jax.jit(setup.method.init)(first_key, source.first())
@@ -135,20 +137,19 @@ def _continue(
             if due or asked or progress.step == steps:
                 log.sync()  # first: a step that went wrong is not saved
                 progress = progress._replace(seconds=time.monotonic() - started)
-                _save(checkpoints, progress, images)
+                _save(checkpoints, progress, Position(images, progress.seconds, size))
                 saved_at = time.monotonic()
     if stop.noted:
         raise Stopped(stop.noted, f"stopped at step {progress.step} of {steps}, checkpoint saved")
     return progress
 
 
-def _save(checkpoints: Checkpoints, progress: Progress, images: str) -> None:
+def _save(checkpoints: Checkpoints, progress: Progress, position: Position) -> None:
     """Saves a checkpoint. Raises: UserError where the state holds a number that is not finite."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(progress.state):
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not jnp.isfinite(leaf).all():
             name = jax.tree_util.keystr(path)
             raise UserError(f"step {progress.step}: state{name} is no longer finite; {REMEDY}")
-    position = Position(images, progress.seconds)
     checkpoints.save(progress.step, progress.state, position)
 
 
@@ -159,6 +160,21 @@ def _check_same_images(
         raise UserError(
             f"{checkpoints.folder / str(step)}: was made with other training images than the "
             f"{len(examples)} of now; restore them, or delete the workdir to start again"
+        )
+
+
+def _check_same_size(checkpoints: Checkpoints, step: int, position: Position, setup: Setup) -> None:
+    """Raises UserError where a checkpoint was made with images of another size than those of now.
+
+    Where data.size is one number, files of the same names and lengths may have another aspect.
+    """
+    size = setup.images.pair
+    if position.size and tuple(position.size) != size:
+        made = " x ".join(map(str, position.size))
+        raise UserError(
+            f"{checkpoints.folder / str(step)}: was made with images at {made}, those of now "
+            f"are at {size[0]} x {size[1]}, by their aspect; restore them, or delete the workdir "
+            "to start again"
         )
 
 

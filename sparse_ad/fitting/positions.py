@@ -33,7 +33,7 @@ def check_positions(setup: Setup, examples: Iterable[Example]) -> None:
         checked.add(key)
         if key[1] is None:
             continue
-        ignored = ignored_at(example, setup.images.size, setup.images)
+        ignored = ignored_at(example, setup.images.pair, setup.images)
         if not has_positions(jnp.asarray(ignored)):
             raise UserError(
                 f"{example.path}: no patch lies on pixels that are not ignored (data.ignore): "

@@ -10,3 +10,4 @@ class FitRecord(NamedTuple):
     images: int  # training images
     seconds: float  # over all launches, if it was stopped and resumed
     last: dict[str, float] = {}  # metrics of the last step  # noqa: RUF012
+    size: tuple[int, ...] = ()  # (height, width) of the images; (): not known, of older fits

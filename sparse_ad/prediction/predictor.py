@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from sparse_ad.data.decode import image_shape, resize
 from sparse_ad.data.ignored import clear_ignored
 from sparse_ad.data.images import Images
+from sparse_ad.data.sizes import warn_of_stretched
 from sparse_ad.data.sources.ignored import with_ignored
 from sparse_ad.devices import fit_batch
 from sparse_ad.errors import UserError, require
@@ -72,8 +73,8 @@ class Predictor:
         if false_alarm_rate is not None:
             options = replace(experiment.evaluation, false_alarm_rate=false_alarm_rate)
             experiment = replace(experiment, evaluation=options)
-        self.experiment = experiment
         self.fitted = load_fitted(experiment, Path(workdir))
+        self.experiment = experiment.as_fitted(self.fitted.record)
         self.limits = choose_limits(self.fitted.calibration, threshold, pixel_threshold)
 
     def predict(self, images: Iterable[Any]) -> Predictions:
@@ -85,6 +86,7 @@ class Predictor:
         """
         options = self.experiment.evaluation
         examples = with_ignored(self.experiment.data, None, examples_of(images))
+        warn_of_stretched("new", examples, self.experiment.data)
         power = 1 << (len(examples) - 1).bit_length()  # so few sizes of batches are compiled
         size = fit_batch(options.batch_size, power)
         scores, maps = [], []

@@ -38,6 +38,7 @@ class Record(NamedTuple):
     environment: dict[str, Any]
     flagged: int = 0
     unreadable: int = 0
+    stretched: int = 0  # images whose aspect is not that of the model
     finished: bool = False
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sparse_ad.data import warn_of_unused
 from sparse_ad.data.checks import warn_of_orientation
+from sparse_ad.data.sizes import warn_of_stretched
 from sparse_ad.data.sources.ignored import with_ignored
 from sparse_ad.devices import fit_batch
 from sparse_ad.errors import UserError, require_choice
@@ -82,12 +83,14 @@ def predict(
     warn_of_unused(inputs.left_out)
     warn_of_orientation(inputs.examples, experiment.data)
     fitted = load_fitted(experiment, workdir)
+    experiment = experiment.as_fitted(fitted.record)
+    stretched = warn_of_stretched("new", inputs.examples, experiment.data)
     limits = choose_limits(fitted.calibration, request.threshold, request.pixel_threshold)
     log.info("threshold %.4g: %s", *limits.image)
     if set(request.kinds) & {"masks", "regions"}:
         log.info("pixel threshold %.4g: %s", *limits.pixel)
     job = Job(experiment, fitted, inputs, limits, request.kinds)
-    record = describe_job(job, workdir)
+    record = describe_job(job, workdir)._replace(stretched=stretched)
     with locked("output", output), stage("predict"):
         remove_partial(output)
         done = score_all(job, output, record)

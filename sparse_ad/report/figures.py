@@ -22,6 +22,8 @@ from sparse_ad.report.heatmaps import COLOURS, hatching, overlay, to_rgb
 from sparse_ad.report.pictures import Picture
 
 NORMAL, ANOMALOUS, CONTOUR = "#0072B2", "#D55E00", "#56F0FF"
+LEAST, TALLEST, WIDEST = 0.5, 2.5, 1.25  # heights and widths of panels, in sides of square ones
+SHORTEST = 3.0  # inches: room for the label of the colour bar
 MAX_ATOMS = 400  # of a mosaic: more would be too small to see
 
 
@@ -84,14 +86,15 @@ def draw_examples(pictures: Sequence[Picture], scale: Scale) -> Figure | None:
     """Draws each image with the outline of its mask, and below it the heat map over the image."""
     if not pictures:
         return None
-    figure = Figure(figsize=(1.9 * len(pictures) + 0.9, 4.3), layout="constrained")
+    width, height = panel_size(pictures, 1.9)
+    size = width * len(pictures) + 0.9, max(2 * height + 0.5, SHORTEST)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(2, len(pictures), squeeze=False)
     for picture, (above, below) in zip(pictures, axes.T, strict=True):
         show_image(above, to_rgb(picture.image))
         show_image(below, overlay(picture.image, picture.map, scale))
         for panel in (above, below):
-            hatch(panel, picture.ignored)
-            outline_mask(panel, picture.mask)
+            finish_panel(panel, picture)
         above.set_title(caption(picture), fontsize=8)
     axes[0, 0].set_ylabel("image")
     axes[1, 0].set_ylabel("heat map")
@@ -112,7 +115,9 @@ def draw_reconstructions(pictures: Sequence[Picture]) -> Figure | None:
     ]
     if not pairs:
         return None
-    figure = Figure(figsize=(7.2, 2 * len(pairs) + 0.4), layout="constrained")
+    width, height = panel_size([picture for picture, _ in pairs], 2.0)
+    size = 3 * width + 1.2, height * len(pairs) + 0.4
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(pairs), 3, squeeze=False)
     differences = [
         np.where(picture.ignored, 0, np.abs(picture.image - drawn).mean(-1))
@@ -124,8 +129,7 @@ def draw_reconstructions(pictures: Sequence[Picture]) -> Figure | None:
         show_image(panels[1], to_rgb(reconstruction))
         drawn = show_image(panels[2], difference, cmap="inferno", vmin=0, vmax=largest)
         for panel in panels:
-            hatch(panel, picture.ignored)
-        outline_mask(panels[0], picture.mask)
+            finish_panel(panel, picture, outlined=panel is panels[0])
         panels[0].set_ylabel(caption(picture), fontsize=8)
     for panel, name in zip(axes[0], ("original", "reconstruction", "difference"), strict=True):
         panel.set_title(name, fontsize=10)
@@ -208,10 +212,30 @@ def show_image(axes, image, **style):
     return axes.imshow(image, interpolation="nearest", **style)
 
 
-def hatch(axes, ignored) -> None:
-    """Hatches the ignored pixels of a panel, if there are any."""
-    if ignored.any():
-        show_image(axes, hatching(ignored))
+def panel_size(pictures: Sequence[Picture], side: float) -> tuple[float, float]:
+    """Returns (width, height) of panels for pictures, in inches; side x side for square ones.
+
+    Panels have the aspect of the middle picture, and no less room than captions need.
+    """
+    aspect = float(np.median([aspect_of(picture) for picture in pictures]))
+    width = side * min(max(1.0, aspect**-0.5), WIDEST)
+    return width, min(max(width * aspect, LEAST * side), TALLEST * side)
+
+
+def aspect_of(picture: Picture) -> float:
+    """Returns height / width that a picture is shown at: those of its image before the resize."""
+    height, width = picture.shape or picture.mask.shape
+    return height / width
+
+
+def finish_panel(axes, picture: Picture, *, outlined: bool = True) -> None:
+    """Hatches what is ignored, outlines the mask, and gives the panel the aspect of the image."""
+    if picture.ignored.any():
+        show_image(axes, hatching(picture.ignored))
+    if outlined:
+        outline_mask(axes, picture.mask)
+    height, width = picture.mask.shape
+    axes.set_aspect(aspect_of(picture) * width / height)  # of a pixel
 
 
 def outline_mask(axes, mask) -> None:
@@ -234,7 +258,7 @@ def _colour_bar(figure: Figure, axes, scale: Scale) -> None:
     heat = ScalarMappable(Normalize(scale.low, scale.high), COLOURS)
     bar = figure.colorbar(heat, ax=axes, shrink=0.8, pad=0.02, extend="both")
     bar.set_ticks(scale, labels=[f"{tick:.3g}" for tick in scale])
-    bar.set_label("pixel score (middle: limit of normal images)")
+    bar.set_label("pixel score\n(middle: limit of normal images)")
 
 
 def _roughness(atoms: Float[np.ndarray, "k h w c"]) -> Float[np.ndarray, " k"]:

@@ -19,8 +19,8 @@ from sparse_ad.report.figures import (
     NORMAL,
     add_legend,
     caption,
-    hatch,
-    outline_mask,
+    finish_panel,
+    panel_size,
     show_image,
 )
 from sparse_ad.report.heatmaps import COLOURS, to_rgb
@@ -67,21 +67,20 @@ def draw_layer_maps(pictures: Pictures, scale: Scale) -> Figure | None:
     names = ("image", *layers, "heat map")
     scales = [_norm(each.low, each.high) for each in layers.values()]
     scales.append(_norm(scale.low, scale.high))
-    size = 1.7 * len(names) + 0.7, 1.7 * len(explained) + 0.6
+    width, height = panel_size([picture for picture, _ in explained.values()], 1.7)
+    size = width * len(names) + 0.7, height * len(explained) + 0.6
     figure = Figure(figsize=size, layout="constrained")
     *panels, bars = figure.subplots(
         len(explained) + 1, len(names), squeeze=False, height_ratios=[1] * len(explained) + [0.05]
     )
     for (title, (picture, parts)), (first, *others) in zip(explained.items(), panels, strict=True):
         show_image(first, to_rgb(picture.image))
-        hatch(first, picture.ignored)
-        outline_mask(first, picture.mask)
+        finish_panel(first, picture)
         first.set_ylabel(f"{title}\n{caption(picture)}", fontsize=7.5)
         maps = [parts[name].map for name in layers] + [picture.map]
         for axes, each, norm in zip(others, maps, scales, strict=True):
             show_image(axes, each, cmap=COLOURS, norm=norm)
-            hatch(axes, picture.ignored)
-            outline_mask(axes, picture.mask)
+            finish_panel(axes, picture)
     bars[0].set_axis_off()
     for axes, norm in zip(bars[1:], scales, strict=True):
         _draw_bar(figure, axes, norm)

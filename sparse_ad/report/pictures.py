@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from tqdm import tqdm
 
 from sparse_ad.batching import batched
+from sparse_ad.data.decode import image_shape
 from sparse_ad.data.images import Images
 from sparse_ad.data.pipeline import scoring_batches
 from sparse_ad.devices import by_image
@@ -34,6 +35,7 @@ class Picture(NamedTuple):
     ignored: Bool[np.ndarray, "h w"]  # pixels that were filled in
     reconstruction: Float[np.ndarray, "h w c"] | None  # of the first picture of each group
     layers: Explanations | None = None  # of the first picture of each group
+    shape: tuple[int, int] | None = None  # (height, width) before the resize; None: as it is
 
 
 class Layer(NamedTuple):
@@ -93,7 +95,8 @@ def gather_pictures(
     for image in scored:
         path = image.example.path
         shown = image.image, image.map, image.mask, image.ignored
-        extras = reconstructions.get(path), explanations.get(path)
+        shape = image_shape(image.example.image, path, images)
+        extras = reconstructions.get(path), explanations.get(path), shape
         pictures[path] = Picture(chosen[path], *shown, *extras)
     atoms = method.views.atoms
     return Pictures(

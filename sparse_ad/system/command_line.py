@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags import config_path
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 from tqdm import tqdm
 
@@ -202,6 +203,26 @@ def check_fields(argv: list[str]) -> None:
         if field not in fields:
             remedy = _remedy(field, fields, config)
             raise UserError(f"--config.{field}: unknown config field; {remedy}")
+
+
+def keep_last(argv: list[str]) -> list[str]:
+    """Returns argv with the last --config.FIELD=VALUE alone of each field of a run that is a tuple.
+
+    Their values would add up, as those of a study do, whose fields are lists.
+    """
+    config = ConfigParser(argv).parse(argv[1].partition("=")[2])
+    if "method" not in config:  # a study
+        return argv
+    kept, seen, right = [], set(), len(argv)
+    for index in range(len(argv) - 1, -1, -1):
+        match = OVERRIDE.match(argv[index])
+        if match and isinstance(config_path.get_value(match[1], config), tuple):
+            words = argv[index : right if match[2] is None else index + 1]
+            words, rest = words[:2], argv[index + len(words[:2]) : right]
+            kept = ([] if match[1] in seen else words) + rest + kept
+            seen.add(match[1])
+            right = index
+    return argv[:right] + kept
 
 
 def _remedy(field: str, fields: list[str], config: ConfigDict) -> str:

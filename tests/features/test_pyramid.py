@@ -281,3 +281,17 @@ def test_images_must_be_large_enough(shrink, size, pixels, enough):
         options.build(size)
     assert (error.value.field, error.value.value) == ("size", size)
     assert options.build(enough)
+
+
+@pytest.mark.parametrize(
+    ("options", "stride"),
+    [
+        (Pixels(), 16),
+        (Network("vgg16", layers=("relu5_1",)), 16),
+        (Network("vgg16", layers=("conv2_2", "conv3_3", "conv4_3"), shrink=(4, 2, 1)), 8),
+        (Network("vgg16", layers=("conv2_2", "conv4_3"), shrink=(3, 1)), 24),
+        (Network("resnet18", layers=("layer3", "conv1")), 16),
+    ],
+)
+def test_the_stride_is_that_of_all_layers(options, stride):
+    assert options.stride == stride

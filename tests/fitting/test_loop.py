@@ -62,7 +62,7 @@ def work(tmp_path):
         ("evaluation.max_unreadable", -0.1, "evaluation.max_unreadable = -0.1"),
         ("evaluation.bootstrap", 0, "evaluation.bootstrap = 0"),
         ("data.name", "folders", "data.name = 'folders'.*folder"),
-        ("data.size", (16,), "data.size = "),
+        ("data.size", (16, 16, 3), "data.size = "),
         ("data.size", (16.5, 16), "data.size = "),
         ("data.size", ("a", "b"), "data.size = "),
         ("data.calibration_fraction", 0.0, "data.calibration_fraction = 0.0"),

@@ -21,7 +21,7 @@ SMALLEST = 32  # pixels: defects need room
 
 @dataclass(frozen=True)
 class Generated(Images):
-    """Textures with planted defects, generated from the seed."""
+    """Textures with planted defects, generated from the seed; one number as `size`: square."""
 
     category: str = "carpet"  # carpet | grid | leather | tile | wood
     # training, normal test and anomalous test images; the kinds of defects take turns
@@ -35,6 +35,11 @@ class Generated(Images):
         remedy = f"generated images need {SMALLEST} or more"
         require(min(self.size) >= SMALLEST, "size", self.size, remedy)
 
+    @property
+    def exact(self) -> tuple[int, int]:
+        """(height, width) of the images, which are generated at it."""
+        return self.size[0], self.size[-1]
+
     def load(self, seed: int) -> Loaded:
         """Returns (train, test)."""
         train, good, anomalous = self.count
@@ -43,7 +48,7 @@ class Generated(Images):
         names += [("test", "good", index) for index in range(good)]
         names += [("test", kind, index) for index, kind in enumerate(kinds)]
         progress = tqdm(names, desc="generate", unit="image", delay=1)
-        examples = [_example(self.category, *name, self.size, seed) for name in progress]
+        examples = [_example(self.category, *name, self.pair, seed) for name in progress]
         return Loaded(tuple(examples[:train]), tuple(examples[train:]))
 
 

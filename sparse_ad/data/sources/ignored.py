@@ -94,7 +94,7 @@ def check_ignored(examples: Collection[Example], images: Images) -> None:
             continue
         checked.add((example.ignore, shape))
         try:
-            decode_ignored(example.ignore, images.size, shape, NAME, images)
+            decode_ignored(example.ignore, images.exact or shape, shape, NAME, images)
         except UserError as error:
             raise UserError(f"{example.path}: {error}") from error
 
