@@ -102,6 +102,7 @@ CASES = {
         replace(CAE, net=FLAT_BLOCKS, code="linear", output="linear", pool=Pool("max")),
         tiles=Tiles((16, 16)),
         **NET,
+        grid=True,
     ),
     "ae_ssim": Case(
         replace(
