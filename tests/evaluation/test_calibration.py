@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.evaluating import ABOUT
 from helpers.normal import by_hand
 from helpers.toy import ToyDetector, broken, examples
 
@@ -21,7 +22,7 @@ from sparse_ad.methods.compiled import compile_score
 from sparse_ad.methods.lifts.calibrated import Calibrated, calibrated
 from sparse_ad.methods.lifts.grid import ONE, score_grid
 from sparse_ad.patches import Pool
-from sparse_ad.types import NO_DIAGNOSTICS, PIXELS, ErrorGrid
+from sparse_ad.types import NO_DIAGNOSTICS, PIXELS, ErrorGrid, Splits
 
 SIZE = 7
 IMAGES = Images(size=(SIZE, SIZE))
@@ -185,3 +186,19 @@ def test_each_layer_has_its_own_units():
         np.testing.assert_allclose((normal.mean[name], normal.std[name]), final, rtol=1e-4)
         expected = expected + left_out(errors, counted).max((1, 2))
     np.testing.assert_allclose([each.score for each in calibration.scores], expected, rtol=1e-4)
+
+
+def test_without_test_images_rows_have_the_scores_that_set_the_threshold(method):
+    """Not those in units that the image itself is in."""
+    calibration, normal = run(method, NORMAL)
+    score, params = compile_score(calibrated(method, method.grid)), Calibrated(PARAMS, normal)
+    splits = Splits(NORMAL, NORMAL, ())
+    results, rows = protocol.evaluate(
+        score, params, splits, calibration, IMAGES, OPTIONS, seed=0, about=ABOUT
+    )
+    assert [(row.path, row.score) for row in rows] == [each[:2] for each in calibration.scores]
+    assert not any(row.flagged for row in rows)  # the largest of 10 is the threshold
+    assert results.error_units == calibration.error_units
+    pixels = np.stack([each.image for each in NORMAL])[..., None] / np.float32(255)
+    own = score(params, pixels[:8]).image
+    assert not np.allclose(own, [row.score for row in rows[:8]], rtol=0.01)
