@@ -33,9 +33,7 @@ class ErrorUnits:
     by: str = "none"
     prior: float = 5.0  # calibration images that the wider statistic counts as
     smooth: int = 3  # side of a mean filter over the statistics of positions; odd; 1: none
-    floor: float = (
-        0.25  # of the std of all errors, added in squares: limits what quiet places weigh
-    )
+    floor: float = 0.25  # of the std of all errors, added in squares: what quiet places are given
 
     def __post_init__(self):
         require_choice("by", self.by, LEVELS)

@@ -10,18 +10,25 @@ import pytest
 from helpers.evaluating import ABOUT
 from helpers.normal import by_hand
 from helpers.toy import ToyDetector, broken, examples
+from scipy.stats import binom
 
 from sparse_ad.data.images import Images
+from sparse_ad.data.pipeline import scoring_batches
+from sparse_ad.data.sources.generated import Generated
+from sparse_ad.devices import replicate
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation import protocol
 from sparse_ad.evaluation.calibration import calibrate
 from sparse_ad.evaluation.error_units import ErrorUnits
 from sparse_ad.evaluation.protocol import Evaluation
+from sparse_ad.evaluation.scoring import score_images
 from sparse_ad.evaluation.thresholds import set_threshold
+from sparse_ad.fitting.arrays import build, fit
 from sparse_ad.methods.compiled import compile_score
 from sparse_ad.methods.lifts.calibrated import Calibrated, calibrated
 from sparse_ad.methods.lifts.grid import ONE, score_grid
-from sparse_ad.patches import Pool
+from sparse_ad.methods.sparse_coding import SparseCoding
+from sparse_ad.patches import Patches, Pool
 from sparse_ad.types import NO_DIAGNOSTICS, PIXELS, ErrorGrid, Splits
 
 SIZE = 7
@@ -202,3 +209,30 @@ def test_without_test_images_rows_have_the_scores_that_set_the_threshold(method)
     pixels = np.stack([each.image for each in NORMAL])[..., None] / np.float32(255)
     own = score(params, pixels[:8]).image
     assert not np.allclose(own, [row.score for row in rows[:8]], rtol=0.01)
+
+
+SMALL = Images(size=(32, 32))
+SPARSE = SparseCoding(Patches(size=8, stride=4, per_image=64), atoms=16, minibatch=256)
+
+
+@pytest.mark.slow
+def test_the_false_alarm_rate_is_kept():
+    """At the 5 % rate, R1 over seeds of textures lies in its binomial interval around 95 %.
+
+    39 calibration images: the threshold is the 38th of them, which 2 of 40 exceed on average. The
+    interval takes the 20 test images of a seed for independent, though they share its threshold.
+    """
+    method = build(SPARSE, (32, 32, 1))
+    raw, in_units = compile_score(method), compile_score(calibrated(method, method.grid))
+    right = []
+    for seed in range(20):
+        textures = Generated(size=(32, 32), category="wood", count=(16 + 39, 20, 0)).load(seed)
+        train, held_out = textures.train[:16], textures.train[16:]
+        pixels = next(iter(scoring_batches(train, SMALL, 16))).image
+        params = fit(method, pixels, epochs=2.0, seed=seed)
+        calibration, normal = calibrate(method, raw, params, held_out, SMALL, OPTIONS)
+        whole = Calibrated(params, replicate(normal))
+        scores = score_images(in_units, whole, textures.test, SMALL, 40, None)
+        right += [image.score <= calibration.threshold.value for image in scores]
+    low, high = binom.interval(0.99, len(right), 0.95)
+    assert low <= sum(right) <= high

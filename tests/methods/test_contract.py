@@ -76,7 +76,7 @@ CASES = {
     "mlf_sc_published_code": Case(replace(MLF_SC, standardise="image"), HandMade(2), **EXPLAINED),
     "mlf_sc_positions": Case(
         replace(MLF_SC, score_of="positions", standardise="training", weight_channels=True),
-        HandMade(),
+        HandMade(2),
         **EXPLAINED,
         grid=True,
     ),
