@@ -168,9 +168,9 @@ def load_fitted(experiment: Experiment, workdir: Path) -> Fitted:
     require_same_units(workdir, calibration, experiment)
     detector = build(experiment)
     setup, normal = experiment.setup(detector.method), None
-    if (sha256 := calibration.normal_errors) and detector.method.grid:
-        like = error_shapes(setup, detector.method.grid)
-        normal = read_normal_errors(workdir, sha256, like)
+    if calibration.error_units.by != "none" and (grid := detector.method.grid):
+        like = error_shapes(setup, grid)
+        normal = read_normal_errors(workdir, calibration.normal_errors, like)
     detector, params = in_units(detector, loop.load(setup, workdir), normal)
     record = read_json(workdir / "fit.json", FitRecord)
     scores = np.array([each.score for each in calibration.scores])
@@ -205,10 +205,7 @@ def build(experiment: Experiment) -> Detector:
 def in_units(
     detector: Detector, params: Params, normal: NormalErrors | None
 ) -> tuple[Detector, Params]:
-    """Returns the detector that scores in units of normal images, and its params; None: as it is.
-
-    Raises: UserError where the errors of the detector lie on no grid.
-    """
+    """Returns the detector that scores in units of normal images, and its params; None: as it is."""
     if normal is None or (grid := detector.method.grid) is None:
         return detector, params
     method = calibrated(detector.method, grid)
