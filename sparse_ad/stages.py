@@ -205,7 +205,7 @@ def build(experiment: Experiment) -> Detector:
 def in_units(
     detector: Detector, params: Params, normal: NormalErrors | None
 ) -> tuple[Detector, Params]:
-    """Returns the detector that scores in units of normal images, and its params; None: as it is."""
+    """Returns the detector in units of normal images, and its params; None: as it is."""
     if normal is None or (grid := detector.method.grid) is None:
         return detector, params
     method = calibrated(detector.method, grid)

@@ -165,7 +165,7 @@ class Method(NamedTuple):
     """A detector: pure functions, bound to their options, that hold nothing that was fitted.
 
     `init` and `update` take a batch of maps [n ...]; `score` and the views take the maps of ONE
-    image, but for the view `atoms`, which takes params alone. The caller loops over images,
+    image, but for `atoms` and `normal`, which take params alone. The caller loops over images,
     `together` at a time: see `batching.for_each`.
     """
 
