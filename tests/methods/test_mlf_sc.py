@@ -325,6 +325,7 @@ def test_one_layer_of_positions_has_a_grid(standardise):
     assert method_of(score_of="all_patches").grid is None
 
 
+@pytest.mark.slow
 def test_several_layers_of_positions_have_a_grid():
     """Scores are as those of the detector: sums over layers of pooled errors, and of their maps."""
     method, params = method_of(score_of="positions"), params_of()
