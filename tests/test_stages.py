@@ -169,8 +169,8 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
-def test_calibrated_errors_are_those_of_every_stage(calibrated, tmp_path):
-    work, out, other = tmp_path / "work", tmp_path / "out", tmp_path / "other"
+def test_calibrated_errors_are_those_of_the_report_and_of_predictions(calibrated, tmp_path):
+    work, out = tmp_path / "work", tmp_path / "out"
     stages.run(calibrated, work)
     assert workdir.is_finished(work, calibrated) and workdir.is_fitted(work, calibrated)
     calibration, results = (read(work / f"{name}.json") for name in ("calibration", "results"))
@@ -178,27 +178,36 @@ def test_calibrated_errors_are_those_of_every_stage(calibrated, tmp_path):
     assert results["error_units"]["by"] == "position" and results["error_units"]["images"] == 2
     assert "of only 2 calibration images" in (work / "report.html").read_text()
     assert (work / "figures" / "normal_errors.png").exists()
-    images = tmp_path / "images" / "test"
-    predict(calibrated, work, [str(images / "crack")], out, Request(()))
-    stages.evaluate_on(calibrated, work, images, other)
-    evaluated, predicted, again = (
-        {row["path"].removeprefix("test/"): row["score"] for row in rows_of(folder)}
-        for folder in (work, out, other)
-    )
-    assert {
-        f"crack/{path}": score for path, score in predicted.items()
-    }.items() <= evaluated.items()
-    assert len(predicted) == 2 and again == evaluated
+    images = [str(tmp_path / "images" / "test" / "crack")]
+    predict(calibrated, work, images, out, Request(()))
+    predicted = {f"test/crack/{row['path']}": row["score"] for row in rows_of(out)}
+    evaluated = {row["path"]: row["score"] for row in rows_of(work)}
+    assert len(predicted) == 2 and predicted.items() <= evaluated.items()
     plain = changed(calibrated, evaluation__calibration__by="none")
     with pytest.raises(
         UserError, match=r"^evaluation\.calibration\.by = 'none': .*--mode=evaluate"
     ):
-        predict(plain, work, [str(images / "crack")], tmp_path / "none", Request(()))
-    stages.evaluate_fitted(plain, work)  # sets the threshold again
+        predict(plain, work, images, tmp_path / "none", Request(()))
+
+
+@pytest.mark.slow
+def test_units_of_a_fitted_run_may_change(calibrated, tmp_path):
+    """Other labelled images are scored in the units of the run; evaluating it sets them again."""
+    work, other = tmp_path / "work", tmp_path / "other"
+    stages.run(calibrated, work)
+    stages.evaluate_on(calibrated, work, tmp_path / "images" / "test", other)
+    known, again = ([row["score"] for row in rows_of(folder)] for folder in (work, other))
+    assert again == known
+    plain = changed(calibrated, evaluation__calibration__by="none")
+    with pytest.raises(UserError, match=r"^evaluation\.calibration\.by = 'none': "):
+        stages.evaluate_on(plain, work, tmp_path / "images" / "test", tmp_path / "none")
+    stages.evaluate_fitted(plain, work)
     assert not (work / "normal_errors.npz").exists()
     assert not (work / "figures" / "normal_errors.png").exists()
     assert read(work / "results.json")["error_units"]["asked"] == "none"
-    assert [row["score"] for row in rows_of(work)] != list(evaluated.values())
+    assert [row["score"] for row in rows_of(work)] != known
+    stages.evaluate_fitted(calibrated, work)
+    assert [row["score"] for row in rows_of(work)] == known
 
 
 def test_units_that_are_damaged_or_half_written_are_not_believed(calibrated, tmp_path, monkeypatch):
