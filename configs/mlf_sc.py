@@ -11,6 +11,10 @@ published_code    the code's way: the image is max-pooled by 4, 2, 1, so that al
                   OMP with 3 non-zeros; score = sum over channels of the 5 largest patch errors.
 published_code_2020   the same with the indexing of the code until April 2020, with which the
                   paper's table was made.
+as_described_calibrated, published_code_calibrated   ours: the same features and dictionaries;
+                  errors are summed over channels, in units of those of held-out normal images at
+                  their position (docs/calibration.md); score = sum over layers of the mean of the
+                  largest 1 %.
 improved          ours: activations of one deep layer behind its ReLU, to the power 1/2, smoothed,
                   less their border; all channels together; coded by 3 of 6,000 exemplars (see
                   sparse/exemplars.py).
@@ -33,6 +37,8 @@ from dataclasses import replace
 
 from sparse_ad.data.sources.folder import Folder
 from sparse_ad.errors import require_choice
+from sparse_ad.evaluation.error_units import ErrorUnits
+from sparse_ad.evaluation.protocol import Evaluation
 from sparse_ad.experiment import Experiment
 from sparse_ad.features import Network
 from sparse_ad.fitting.setup import Fit
@@ -77,6 +83,11 @@ IMPROVED = (
         pool=Pool("top_mean", fraction=0.01),
     ),
 )
+BY_POSITION = {"score_of": "positions", "pool": Pool("top_mean", fraction=0.01)}
+CALIBRATED = {
+    "as_described_calibrated": (AS_DESCRIBED[0], replace(AS_DESCRIBED[1], **BY_POSITION)),
+    "published_code_calibrated": (PUBLISHED_CODE[0], replace(PUBLISHED_CODE[1], **BY_POSITION)),
+}
 VARIANTS = {  # name: features and method
     "as_described": AS_DESCRIBED,
     "published_code": PUBLISHED_CODE,
@@ -90,13 +101,14 @@ VARIANTS = {  # name: features and method
         replace(IMPROVED[0], backbone="efficientnet_lite0", layers=("stage4",), power=1.0),
         IMPROVED[1],
     ),
-}
+} | CALIBRATED
 
 
 def get_config(variant: str = "improved"):
     """Returns the config of a variant."""
     require_choice("the variant of configs/mlf_sc.py", variant, VARIANTS)
     features, method = VARIANTS[variant]
+    units = ErrorUnits("position" if variant in CALIBRATED else "none")
     return section(
         Experiment(
             f"mlf_sc_{variant}",
@@ -104,5 +116,6 @@ def get_config(variant: str = "improved"):
             features=features,
             method=method,
             fit=Fit(epochs=1.0),
+            evaluation=Evaluation(calibration=units),
         )
     )

@@ -63,11 +63,23 @@ class Experiment:
         with within("tiles" if self.tiles.size else "data"):
             features = self.features.build((height, width))
         with within("method"):
-            return methods.build(self.method, features, shape, self.tiles)
+            method = methods.build(self.method, features, shape, self.tiles)
+        by = self.evaluation.calibration.by
+        remedy = "this detector has no grid of errors; set it to 'none'" + of_positions(self.method)
+        with within("evaluation.calibration"):
+            require(by == "none" or method.grid is not None, "by", by, remedy)
+        return method
 
     def setup(self, method: Method) -> Setup:
         """Returns what fitting the detector needs to know."""
         return Setup(method, self.data, self.fit, self.seed)
+
+
+def of_positions(method: Any) -> str:
+    """Returns which field of a detector would give it a grid of errors, as the end of a remedy."""
+    fields = {"score_of": "positions", "score": "error"}
+    own = (name for name in fields if hasattr(method, name))
+    return "".join(f", or method.{name} to {fields[name]!r}" for name in own)
 
 
 def read_experiment(config: Values) -> Experiment:

@@ -16,17 +16,24 @@ from sparse_ad.data.checks import warn_of_copies, warn_of_orientation
 from sparse_ad.data.sizes import find_size, warn_of_stretched
 from sparse_ad.data.sources.ignored import check_ignored, ignored_entries_of, with_ignored
 from sparse_ad.data.sources.layouts import NORMAL, Rules, read_labelled
-from sparse_ad.devices import check_batch, fit_batch, mesh
+from sparse_ad.devices import check_batch, fit_batch, mesh, replicate
 from sparse_ad.errors import UserError, within
+from sparse_ad.evaluation import calibration as calibrating
 from sparse_ad.evaluation import protocol, thresholds
+from sparse_ad.evaluation.normal_errors import (
+    read_normal_errors,
+    remove_unused,
+    write_normal_errors,
+)
 from sparse_ad.evaluation.records import read_calibration, read_results, write_results
 from sparse_ad.evaluation.results import About, Calibration
 from sparse_ad.experiment import Experiment
 from sparse_ad.fitting import loop
 from sparse_ad.fitting.metrics_log import read_metrics
-from sparse_ad.fitting.positions import check_positions
+from sparse_ad.fitting.positions import check_positions, error_shapes
 from sparse_ad.fitting.record import FitRecord
 from sparse_ad.methods.compiled import Score, compile_score
+from sparse_ad.methods.lifts.calibrated import Calibrated, NormalErrors, calibrated
 from sparse_ad.options import describe
 from sparse_ad.report.page import write_report
 from sparse_ad.report.pictures import gather_pictures
@@ -45,6 +52,7 @@ from sparse_ad.system.workdir import (
     require_fitted,
     require_free,
     require_same_masks,
+    require_same_units,
     working_in,
 )
 from sparse_ad.types import Example, Method, Params, Splits
@@ -74,7 +82,7 @@ class Ready(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A detector that was fitted and calibrated."""
+    """A detector that was fitted and calibrated: what it scores by is in its params."""
 
     detector: Detector
     params: Params
@@ -100,8 +108,8 @@ def run(experiment: Experiment, workdir: Path) -> None:
         return
     exact, detector, splits = get_ready(experiment, workdir)
     with working_in(workdir, experiment):
-        params, record, calibration = prepare(detector, exact, splits, workdir)
-        measure(Fitted(detector, params, calibration, record), experiment, splits, workdir)
+        fitted = prepare(detector, exact, splits, workdir)
+        measure(fitted, experiment, splits, workdir)
 
 
 def get_ready(experiment: Experiment, workdir: Path) -> Ready:
@@ -127,8 +135,8 @@ def evaluate_fitted(experiment: Experiment, workdir: Path) -> None:
     exact, splits = load_data(experiment, exact.data.pair)
     params = loop.load(exact.setup(detector.method), workdir, splits.train)
     with working_in(workdir, experiment):
-        calibration = calibrate(detector, params, exact, splits, workdir)
-        measure(Fitted(detector, params, calibration, record), experiment, splits, workdir)
+        fitted = calibrate(detector, params, record, exact, splits, workdir)
+        measure(fitted, experiment, splits, workdir)
 
 
 def evaluate_on(experiment: Experiment, workdir: Path, folder: Path, output: Path) -> None:
@@ -176,10 +184,15 @@ def load_fitted(experiment: Experiment, workdir: Path) -> Fitted:
     require_fitted(workdir, experiment)
     require_same_masks(workdir, experiment)
     calibration = read_calibration(workdir / "calibration.json")
+    require_same_units(workdir, calibration, experiment)
     record = read_json(workdir / "fit.json", FitRecord)
     experiment = experiment.as_fitted(record)
     detector = build(experiment)
-    params = loop.load(experiment.setup(detector.method), workdir)
+    setup, normal = experiment.setup(detector.method), None
+    if calibration.error_units.by != "none" and (grid := detector.method.grid):
+        like = error_shapes(setup, grid)
+        normal = read_normal_errors(workdir, calibration.normal_errors, like)
+    detector, params = in_units(detector, loop.load(setup, workdir), normal)
     scores = np.array([each.score for each in calibration.scores])
     threshold = thresholds.set_threshold(scores, experiment.evaluation.false_alarm_rate)
     return Fitted(detector, params, calibration._replace(threshold=threshold), record)
@@ -209,6 +222,16 @@ def build(experiment: Experiment) -> Detector:
     return Detector(method, compile_score(method))
 
 
+def in_units(
+    detector: Detector, params: Params, normal: NormalErrors | None
+) -> tuple[Detector, Params]:
+    """Returns the detector in units of normal images, and its params; None: as it is."""
+    if normal is None or (grid := detector.method.grid) is None:
+        return detector, params
+    method = calibrated(detector.method, grid)
+    return Detector(method, compile_score(method)), Calibrated(params, replicate(normal))
+
+
 def load_data(
     experiment: Experiment, size: tuple[int, int] | None = None
 ) -> tuple[Experiment, Splits]:
@@ -236,36 +259,42 @@ def load_data(
     return exact, splits
 
 
-def prepare(
-    detector: Detector, experiment: Experiment, splits: Splits, workdir: Path
-) -> tuple[Params, FitRecord, Calibration]:
-    """Returns fitted parameters, the record of the fit, and the calibration."""
+def prepare(detector: Detector, experiment: Experiment, splits: Splits, workdir: Path) -> Fitted:
+    """Returns the detector, fitted and calibrated."""
     setup = experiment.setup(detector.method)
     with stage("fit"):
         check_positions(setup, (*splits.train, *splits.calibration, *splits.test))
         params, record = loop.fit(setup, splits.train, workdir)
     log.info("fitted: %s", ", ".join(f"{k} {v:.4g}" for k, v in record.last.items()))
-    return params, record, calibrate(detector, params, experiment, splits, workdir)
+    return calibrate(detector, params, record, experiment, splits, workdir)
 
 
 def calibrate(
-    detector: Detector, params: Params, experiment: Experiment, splits: Splits, workdir: Path
-) -> Calibration:
-    """Sets the threshold on held-out normal images; written to calibration.json."""
+    detector: Detector,
+    params: Params,
+    record: FitRecord,
+    experiment: Experiment,
+    splits: Splits,
+    workdir: Path,
+) -> Fitted:
+    """Sets units and threshold on held-out normal images.
+
+    Written to normal_errors.npz, if there are units, and then to calibration.json.
+    """
     with stage("calibrate"):
-        calibration = protocol.calibrate(
-            detector.score,
-            params,
-            splits.calibration,
-            experiment.data,
-            options_for(experiment, splits),
+        options = options_for(experiment, splits)
+        calibration, normal = calibrating.calibrate(
+            *detector, params, splits.calibration, experiment.data, options
         )
+    sha256 = write_normal_errors(workdir, normal)
+    calibration = calibration._replace(normal_errors=sha256)
     write_json(workdir / "calibration.json", calibration)
+    remove_unused(workdir, sha256)
     for image in calibration.skipped:
         log.warning("left out of the calibration: %s", image.problem)
     threshold = calibration.threshold
     log.info("threshold %.4g: %s", threshold.value, describe_threshold(threshold))
-    return calibration
+    return Fitted(*in_units(detector, params, normal), calibration, record)
 
 
 def measure(

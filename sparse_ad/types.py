@@ -100,6 +100,19 @@ Extracted = Mapping[str, Float[Array | np.ndarray, "... _ _ _"]]
 """Maps as features give them: in the memory of the devices, or of the host."""
 
 
+Errors = Mapping[str, Float[Array, "... _ _"]]
+"""The errors of one image on the grid of each layer: [i j], or [t i j] of t tiles.
+
+Detectors of one map have one layer. Layers may differ in size.
+"""
+
+Counted = Mapping[str, Bool[Array, "... _ _"]]
+"""Which errors count, by layer: those of positions that lie on ignored pixels do not."""
+
+HostErrors = Mapping[str, Float[np.ndarray, "... _ _"]]
+"""Errors in the memory of the host."""
+
+
 class Features(NamedTuple):
     """What is computed of images before a detector sees them. Nothing of it is fitted."""
 
@@ -121,6 +134,13 @@ class Explanation(NamedTuple):
     channels: Float[Array, "*n c"]  # what each channel adds: sum of its largest patch errors
 
 
+class NormalMaps(NamedTuple):
+    """Mean and std of the errors of normal images, drawn as anomaly maps are."""
+
+    mean: Float[Array | np.ndarray, "h w"]
+    std: Float[Array | np.ndarray, "h w"]
+
+
 class Views(NamedTuple):
     """What there is to look at, where a detector has it. `maps` are those of one image."""
 
@@ -128,21 +148,25 @@ class Views(NamedTuple):
     atoms: Callable[[Params], Float[Array, "k h w c"]] | None = None
     explain: Callable[[Params, Maps], dict[str, Explanation]] | None = None
     latent: Callable[[Params, Maps], Float[Array, " l"]] | None = None
+    normal: Callable[[Params], NormalMaps] | None = None  # of a calibrated detector
 
 
 class ErrorGrid(NamedTuple):
-    """How a detector whose errors lie on one grid makes scores of them; i j positions."""
+    """How a detector whose errors lie on a grid, one a layer, makes scores of them.
 
-    errors: Callable[[Params, Maps], tuple[Float[Array, "i j"], Diagnostics]]  # of one image
-    pool: Callable[..., Float[Array, ""]]  # all errors [p], or those counted [p] -> image score
-    to_map: Callable[[Float[Array, "i j"]], Float[Array, "h w"]]  # -> anomaly map
+    `lifts.grid.one_map` makes the grid of a detector that has one map of errors.
+    """
+
+    errors: Callable[[Params, Maps], tuple[Errors, Diagnostics]]  # of one image
+    pool: Callable[..., Float[Array, ""]]  # all errors, or (errors, counted) -> image score
+    to_map: Callable[[Errors], Float[Array, "h w"]]  # -> anomaly map; linear
 
 
 class Method(NamedTuple):
     """A detector: pure functions, bound to their options, that hold nothing that was fitted.
 
     `init` and `update` take a batch of maps [n ...]; `score` and the views take the maps of ONE
-    image, but for the view `atoms`, which takes params alone. The caller loops over images,
+    image, but for `atoms` and `normal`, which take params alone. The caller loops over images,
     `together` at a time: see `batching.for_each`.
     """
 
@@ -153,7 +177,7 @@ class Method(NamedTuple):
     features: Features = PIXELS
     together: int = 1  # images scored at a time, as one vmap: memory against speed
     views: Views = Views()
-    grid: ErrorGrid | None = None  # None: the errors do not lie on one grid
+    grid: ErrorGrid | None = None  # None: the errors do not lie on grids
 
 
 class VectorModel(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.folders import contents
-from helpers.launching import changed, toy_experiment
+from helpers.launching import LearningToy, changed, toy_experiment
 from helpers.made_up import noise, write_image
 from helpers.toy import ToyDetector, mean_image
 
@@ -16,6 +16,7 @@ from sparse_ad import stages
 from sparse_ad.errors import UserError
 from sparse_ad.experiment import read_experiment
 from sparse_ad.methods import METHODS
+from sparse_ad.methods.reconstruction import Reconstruction
 from sparse_ad.prediction.run import Request, predict
 from sparse_ad.system import workdir
 
@@ -150,3 +151,127 @@ def test_batches_are_no_larger_than_the_data(experiment, tmp_path, monkeypatch):
     results = json.loads((tmp_path / "work" / "results.json").read_text())
     assert results["config"]["fit"]["batch_size"] == 80000 and results["cost"]["batch_size"] == 8
     assert results["fit"]["steps"] == 3
+
+
+@pytest.fixture
+def calibrated(experiment):
+    """In units of its calibration images, 2 of 5."""
+    by_position = {"evaluation__calibration__by": "position"}
+    return changed(experiment, data__calibration_fraction=0.4, **by_position)
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def rows_of(folder):
+    with (folder / "scores.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_calibrated_errors_are_those_of_the_report_and_of_predictions(calibrated, tmp_path):
+    work, out = tmp_path / "work", tmp_path / "out"
+    stages.run(calibrated, work)
+    assert workdir.is_finished(work, calibrated) and workdir.is_fitted(work, calibrated)
+    calibration, results = (read(work / f"{name}.json") for name in ("calibration", "results"))
+    assert results["error_units"] == calibration["error_units"]
+    assert results["error_units"]["by"] == "position" and results["error_units"]["images"] == 2
+    assert "of only 2 calibration images" in (work / "report.html").read_text()
+    assert (work / "figures" / "normal_errors.png").exists()
+    images = [str(tmp_path / "images" / "test" / "crack")]
+    predict(calibrated, work, images, out, Request(()))
+    predicted = {f"test/crack/{row['path']}": row["score"] for row in rows_of(out)}
+    evaluated = {row["path"]: row["score"] for row in rows_of(work)}
+    assert len(predicted) == 2 and predicted.items() <= evaluated.items()
+    plain = changed(calibrated, evaluation__calibration__by="none")
+    with pytest.raises(
+        UserError, match=r"^evaluation\.calibration\.by = 'none': .*--mode=evaluate"
+    ):
+        predict(plain, work, images, tmp_path / "none", Request(()))
+
+
+@pytest.mark.slow
+def test_units_of_a_fitted_run_may_change(calibrated, tmp_path):
+    """Other labelled images are scored in the units of the run; evaluating it sets them again."""
+    work, other = tmp_path / "work", tmp_path / "other"
+    stages.run(calibrated, work)
+    stages.evaluate_on(calibrated, work, tmp_path / "images" / "test", other)
+    known, again = ([row["score"] for row in rows_of(folder)] for folder in (work, other))
+    assert again == known
+    plain = changed(calibrated, evaluation__calibration__by="none")
+    with pytest.raises(UserError, match=r"^evaluation\.calibration\.by = 'none': "):
+        stages.evaluate_on(plain, work, tmp_path / "images" / "test", tmp_path / "none")
+    stages.evaluate_fitted(plain, work)
+    assert not (work / "normal_errors.npz").exists()
+    assert not (work / "figures" / "normal_errors.png").exists()
+    assert read(work / "results.json")["error_units"]["asked"] == "none"
+    assert [row["score"] for row in rows_of(work)] != known
+    stages.evaluate_fitted(calibrated, work)
+    assert [row["score"] for row in rows_of(work)] == known
+
+
+def test_units_that_are_damaged_or_half_written_are_not_believed(calibrated, tmp_path, monkeypatch):
+    work, images = tmp_path / "work", [str(tmp_path / "images" / "test" / "good")]
+    stages.fit(calibrated, work)
+    changed_units = changed(calibrated, evaluation__calibration__prior=1.0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stages, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        stages.evaluate_fitted(changed_units, work)  # the units are written, the threshold is not
+    for asked, message in (
+        (calibrated, r"normal_errors\.npz: does not belong"),
+        (changed_units, r"evaluation\.calibration\.prior = 1\.0: .* was calibrated with 5\.0"),
+    ):
+        assert not workdir.is_fitted(work, asked)
+        with pytest.raises(UserError, match=message):
+            predict(asked, work, images, tmp_path / "out", Request(()))
+    stages.fit(calibrated, work)  # sets both again
+    predict(calibrated, work, images, tmp_path / "out", Request(()))
+    (work / "normal_errors.npz").unlink()
+    with pytest.raises(UserError, match=r"normal_errors\.npz: No such file"):
+        stages.load_fitted(calibrated, work)
+
+
+@pytest.mark.slow
+def test_held_out_images_are_shown_with_the_scores_that_set_the_threshold(calibrated, tmp_path):
+    work = tmp_path / "work"
+    stages.run(without_test(calibrated, tmp_path), work)
+    calibration = read(work / "calibration.json")
+    shown = {row["path"]: row for row in rows_of(work)}
+    assert len(shown) == 2
+    for each in calibration["scores"]:
+        assert float(shown[each["path"]]["score"]) == each["score"]
+        assert shown[each["path"]]["flagged"] == "0"  # the larger of both is the threshold
+
+
+@pytest.mark.slow
+def test_one_image_to_calibrate_by_leaves_raw_errors(calibrated, tmp_path):
+    work = tmp_path / "work"
+    alone = changed(calibrated, data__calibration_fraction=0.2)
+    stages.run(alone, work)
+    units = read(work / "results.json")["error_units"]
+    assert (units["by"], units["asked"], units["images"]) == ("none", "position", 1)
+    assert "Errors are not calibrated" in (work / "report.html").read_text()
+    assert stages.load_fitted(alone, work).detector.method.views.normal is None
+
+
+def test_detectors_without_a_grid_cannot_be_calibrated(calibrated, tmp_path):
+    for method, remedy in (
+        (LearningToy(), "set it to 'none'$"),
+        (Reconstruction(score="objective"), "or method.score to 'error'$"),
+    ):
+        message = rf"^evaluation\.calibration\.by = 'position': .*{remedy}"
+        with pytest.raises(UserError, match=message):
+            stages.run(replace(calibrated, method=method), tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_workdir_of_an_older_version_is_fitted(experiment, tmp_path):
+    work = tmp_path / "work"
+    stages.fit(experiment, work)
+    for name in ("calibration.json", "config.json"):
+        content = read(work / name)
+        del content["evaluation"]["calibration"]
+        content.pop("error_units", None), content.pop("normal_errors", None)
+        (work / name).write_text(json.dumps(content))
+    assert workdir.is_fitted(work, experiment)
+    assert stages.load_fitted(experiment, work).calibration.error_units.by == "none"

@@ -13,6 +13,7 @@ from sparse_ad.data.images import Images
 from sparse_ad.errors import UserError, require
 from sparse_ad.evaluation import image_metrics, pixel_metrics, thresholds
 from sparse_ad.evaluation.bootstrap import undefined
+from sparse_ad.evaluation.error_units import ErrorUnits
 from sparse_ad.evaluation.results import (
     About,
     Calibration,
@@ -56,6 +57,7 @@ class Evaluation:
     false_alarm_rate: float = 0.05  # fraction of normal images that may be flagged, 0..1
     bootstrap: int = 1000  # resamples behind every interval
     max_unreadable: float = 0.05  # fraction of images that may be unreadable; more are an error
+    calibration: ErrorUnits = ErrorUnits()
 
     def __post_init__(self):
         fraction = "give a fraction between 0 and 1"
@@ -89,21 +91,34 @@ def calibrate(
     for image in score_images(score, params, examples, *batches, "calibrate", seconds):
         if not image.problem:
             kept = image.map[~image.ignored]
-            medians.append(np.median(kept))
+            medians.append(float(np.median(kept)))
             maxima.append(np.max(kept))
         scored.append(_without_pixels(image))
     skipped = check_readable(scored, options.max_unreadable)
     readable = [image for image in scored if not image.problem]
-    scores = [(image.example.path, image.score) for image in readable]
+    scores = [
+        CalibrationScore(image.example.path, image.score, float(peak))
+        for image, peak in zip(readable, maxima, strict=True)
+    ]
+    compiling = measure_costs(seconds, options.batch_size, params).compile_seconds
+    return decide(scores, medians, skipped, options)._replace(compile_seconds=compiling)
+
+
+def decide(
+    scores: Sequence[CalibrationScore],
+    medians: Sequence[float],
+    skipped: tuple[Skipped, ...],
+    options: Evaluation,
+) -> Calibration:
+    """Sets threshold and colour scale by the scores, peaks and medians of normal images."""
     rate = options.false_alarm_rate
+    peaks = np.array([each.peak for each in scores])
     return Calibration(
-        threshold=thresholds.set_threshold(np.array([score for _, score in scores]), rate),
-        scale=set_scale(np.array(medians), np.array(maxima), rate),
-        scores=tuple(
-            CalibrationScore(*each, float(peak)) for each, peak in zip(scores, maxima, strict=True)
-        ),
+        threshold=thresholds.set_threshold(np.array([each.score for each in scores]), rate),
+        scale=set_scale(np.array(medians), peaks, rate),
+        scores=tuple(scores),
         skipped=skipped,
-        compile_seconds=measure_costs(seconds, options.batch_size, params).compile_seconds,
+        compile_seconds=0.0,
         evaluation=dataclasses.asdict(options),
     )
 
@@ -145,6 +160,7 @@ def evaluate(
     examples = measured_images(splits)
     measured = measure(score, params, examples, calibration.scale.low, images, options, seed)
     rows = [_row(image, calibration.threshold.value) for image in measured.readable]
+    rows = rows if splits.test else _calibration_rows(rows, calibration)
     tested = rows if splits.test else []
     skipped = measured.skipped if splits.test else ()  # else: calibration images, counted there
     cost = measure_costs(measured.seconds, options.batch_size, params)
@@ -162,6 +178,7 @@ def evaluate(
         skipped=calibration.skipped + skipped,
         left_out=splits.left_out,
         copies=splits.copies,
+        error_units=calibration.error_units,
     )
     return results, rows
 
@@ -233,6 +250,16 @@ def _row(image: ScoredImage, threshold: float) -> ScoreRow:
         threshold=threshold,
         flagged=None if image.problem else image.score > threshold,
     )
+
+
+def _calibration_rows(rows: Sequence[ScoreRow], calibration: Calibration) -> list[ScoreRow]:
+    """Rows of calibration images with the scores that set the threshold.
+
+    They differ where errors are calibrated: an image does not take part in its own units there.
+    """
+    scores = {each.path: each.score for each in calibration.scores}
+    known = ((row, scores[row.path]) for row in rows)
+    return [row._replace(score=score, flagged=score > row.threshold) for row, score in known]
 
 
 def _count(

@@ -49,6 +49,16 @@ class Skipped(NamedTuple):
     problem: str  # it names the file
 
 
+class ErrorUnitsUsed(NamedTuple):
+    """The units that errors were scored in; see `evaluation.error_units`."""
+
+    by: str = "none"  # whose mean and std: none | whole | border | position
+    asked: str = "none"  # the option
+    images: int = 0  # normal images that the statistics are of
+    weight: float = 0.0  # of their own statistics, 0..1, against the wider ones
+    note: str = ""  # what they fall short of; "": nothing
+
+
 class Calibration(NamedTuple):
     """What held-out normal images decide."""
 
@@ -58,6 +68,8 @@ class Calibration(NamedTuple):
     skipped: tuple[Skipped, ...]
     compile_seconds: float  # of the scoring function
     evaluation: dict[str, Any]  # the options it was made with
+    error_units: ErrorUnitsUsed = ErrorUnitsUsed()
+    normal_errors: str = ""  # SHA-256 of the file of that name; "": there is none
 
 
 class ScoreRow(NamedTuple):
@@ -195,3 +207,4 @@ class Results(NamedTuple):
     # test images that are copies of training or calibration images; None: not known
     copies: int | None = 0
     stretched: int = 0  # test images whose aspect is not that of the decoded images
+    error_units: ErrorUnitsUsed = ErrorUnitsUsed()

@@ -4,7 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,6 +24,18 @@ from sparse_ad.types import (
     Params,
     Scores,
 )
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """An image, and why it could not be read."""
+
+    @property
+    def example(self) -> Example: ...
+
+    @property
+    def problem(self) -> str: ...
+
 
 REPEATS = 2  # calls that are repeated to be timed, where a data set fits in one batch
 
@@ -82,7 +94,7 @@ def score_images(
                 bar.update()
 
 
-def check_readable(images: Sequence[ScoredImage], limit: float) -> tuple[Skipped, ...]:
+def check_readable(images: Sequence[Readable], limit: float) -> tuple[Skipped, ...]:
     """Returns the images that could not be read. Their maps are not needed and may be dropped.
 
     Raises: UserError when they are more than the fraction `limit` of all images, or all of the
@@ -155,7 +167,7 @@ def _scored_image(example: Example, batch: Batch, scores: Scores, row: int) -> S
     value, anomaly_map = float(scores.image[row]), np.asarray(scores.map[row])
     if not (np.isfinite(value) and np.isfinite(anomaly_map).all()):
         problem, blank = (
-            _not_finite(example, value, anomaly_map, ignored),
+            not_finite(example, value, anomaly_map, ignored),
             np.zeros_like(anomaly_map),
         )
         return ScoredImage(example, image, mask, np.nan, blank, NO_DIAGNOSTICS, problem, ignored)
@@ -163,9 +175,7 @@ def _scored_image(example: Example, batch: Batch, scores: Scores, row: int) -> S
     return ScoredImage(example, image, mask, value, anomaly_map, info, "", ignored)
 
 
-def _not_finite(
-    example: Example, score: float, anomaly_map: np.ndarray, ignored: np.ndarray
-) -> str:
+def not_finite(example: Example, score: float, anomaly_map: np.ndarray, ignored: np.ndarray) -> str:
     """Returns why an image has no score."""
     if ignored.any() and np.isnan(score) and np.isfinite(anomaly_map).all():
         return (

@@ -3,6 +3,8 @@
 method = build(SparseCoding(atoms=64), shape=images.shape[1:])
 params = fit(method, images, epochs=4)
 scores = score(method, params, others)
+
+There are no calibration images here: scores are raw errors, and there is no threshold.
 """
 
 from functools import partial

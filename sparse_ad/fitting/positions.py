@@ -1,6 +1,6 @@
 """Whether masks of ignored pixels leave a detector anything to score; asked before the fit."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ def check_positions(setup: Setup, examples: Iterable[Example]) -> None:
     grid, checked = setup.method.grid, set()
     if grid is None:
         return
-    has_positions = jax.jit(partial(any_position, grid, error_shape(setup, grid)))
+    has_positions = jax.jit(partial(any_position, grid, error_shapes(setup, grid)))
     for example in examples:
         if example.ignore is None or (key := mask_key(setup, example)) in checked:
             continue
@@ -53,19 +53,19 @@ def shape_of(setup: Setup, example: Example) -> tuple[int, int] | None:
         return image_shape(example.image, example.path, setup.images)
 
 
-def error_shape(setup: Setup, grid: ErrorGrid) -> jax.ShapeDtypeStruct:
-    """Returns shape and type of the errors of one image; nothing is computed."""
+def error_shapes(setup: Setup, grid: ErrorGrid) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shape and type of the errors of one image, by layer; nothing is computed."""
     method = setup.method
     images = jax.ShapeDtypeStruct((mesh().size, *setup.images.shape), jnp.float32)
     maps = jax.eval_shape(method.features.extract, images)
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), maps)
     params = jax.eval_shape(method.finish, jax.random.key(0), setup.state_like())
-    errors: Callable = grid.errors
-    return jax.eval_shape(errors, params, one)[0]
+    return jax.eval_shape(grid.errors, params, one)[0]
 
 
 def any_position(
-    grid: ErrorGrid, like: jax.ShapeDtypeStruct, ignored: Bool[Array, "h w"]
+    grid: ErrorGrid, like: dict[str, jax.ShapeDtypeStruct], ignored: Bool[Array, "h w"]
 ) -> Bool[Array, ""]:
-    """Returns whether any error of an image counts."""
-    return jnp.any(count_positions(grid, jnp.zeros(like.shape, like.dtype), ignored))
+    """Returns whether enough errors of an image count for a score."""
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    return ~jnp.isnan(grid.pool(zeros, count_positions(grid, like, ignored)))

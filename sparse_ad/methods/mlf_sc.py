@@ -17,7 +17,7 @@ from sparse_ad.devices import sum_by_image
 from sparse_ad.errors import require, require_choice, within
 from sparse_ad.methods.layer_scores import SCORES, channel_scores
 from sparse_ad.methods.lifts.grid import score_grid, total
-from sparse_ad.methods.lifts.maps import Shape, map_shapes, only
+from sparse_ad.methods.lifts.maps import Shape, map_shapes
 from sparse_ad.methods.standardisation import STANDARDISE, MeanStd
 from sparse_ad.options import choice
 from sparse_ad.patches import ChannelPatches, Pool, grid, image_map, pool
@@ -34,8 +34,10 @@ from sparse_ad.sparse.dictionary import Statistics
 from sparse_ad.sparse.problems import Coder, Solution
 from sparse_ad.types import (
     NO_DIAGNOSTICS,
+    Counted,
     Diagnostics,
     ErrorGrid,
+    Errors,
     Explanation,
     Features,
     Key,
@@ -142,12 +144,12 @@ def mlf_sc(
         channel_coder(options.coder.for_learning(), stride),
     )
     plan = Plan(options, *coders, rearrange, shapes, shape[:2], features.border)
-    errors = error_grid(plan)
+    errors, one_layer = error_grid(plan), len(shapes) == 1
     return Method(
         init=partial(init, plan),
         update=partial(update, plan),
         finish=partial(finish, options.weight_channels),
-        score=partial(score_grid, errors) if errors else partial(score, plan),
+        score=partial(score_grid, errors) if errors and one_layer else partial(score, plan),
         features=features,
         views=Views(atoms=atoms, explain=partial(explain, plan)),
         grid=errors,
@@ -227,19 +229,31 @@ def code_layers(plan: Plan, params: dict[str, Fitted], maps: Maps) -> dict[str, 
 
 
 def error_grid(plan: Plan) -> ErrorGrid | None:
-    """Returns how errors summed over channels become scores, where they lie on one grid."""
-    if not SCORES[plan.options.score_of].sums_channels or len(plan.shapes) > 1:
+    """Returns how errors summed over channels become scores, where these are what is pooled."""
+    if not SCORES[plan.options.score_of].sums_channels:
         return None
-    to_map = partial(layer_map, plan, next(iter(plan.shapes)))
-    return ErrorGrid(partial(position_errors, plan), partial(pool, plan.options.pool), to_map)
+    return ErrorGrid(
+        partial(position_errors, plan), partial(pool_layers, plan), partial(draw_layers, plan)
+    )
 
 
 def position_errors(
     plan: Plan, params: dict[str, Fitted], maps: Maps
-) -> tuple[Float[Array, "i j"], Diagnostics]:
-    """Returns the errors of the one layer, summed over channels."""
+) -> tuple[dict[str, Float[Array, "_ _"]], Diagnostics]:
+    """Returns the errors of each layer [i j], summed over channels."""
     codes = code_layers(plan, params, maps)
-    return only(codes).error.sum(-1), diagnostics(plan, codes)
+    return {name: code.error.sum(-1) for name, code in codes.items()}, diagnostics(plan, codes)
+
+
+def pool_layers(plan: Plan, errors: Errors, counted: Counted | None = None) -> Float[Array, ""]:
+    """Returns the sum over layers of their errors, pooled; NaN where none of a layer counts."""
+    there = {name: None if counted is None else counted[name].ravel() for name in plan.shapes}
+    return total(pool(plan.options.pool, errors[name].ravel(), there[name]) for name in there)
+
+
+def draw_layers(plan: Plan, errors: Errors) -> Float[Array, "h w"]:
+    """Returns the sum over layers of their anomaly maps."""
+    return total(layer_map(plan, name, errors[name]) for name in plan.shapes)
 
 
 def score(plan: Plan, params: dict[str, Fitted], maps: Maps) -> Scores:

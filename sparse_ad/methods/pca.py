@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparse_ad.errors import require
-from sparse_ad.methods.lifts.grid import score_grid
+from sparse_ad.methods.lifts.grid import one_map, score_grid
 from sparse_ad.methods.lifts.maps import Shape, map_shapes, only
 from sparse_ad.methods.moments import Moments, add_vectors, begin_moments
 from sparse_ad.patches import Pool, pool, resize_map
@@ -18,7 +18,6 @@ from sparse_ad.sparse.problems import product
 from sparse_ad.types import (
     NO_DIAGNOSTICS,
     Diagnostics,
-    ErrorGrid,
     Features,
     Key,
     Maps,
@@ -60,7 +59,7 @@ class Pca:
         require(self.components < length, "components", self.components, remedy)
         remedy = f"covers {length} values with {channels} channels: at most {MOST_VALUES} can be"
         require(length <= MOST_VALUES, "side", self.side, remedy)
-        grid = ErrorGrid(
+        grid = one_map(
             errors=partial(errors, self.side),
             pool=partial(pool, Pool("top_mean", fraction=1.0)),
             to_map=partial(enlarge, (height, width), shape[:2], features.border),

@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float
 
 from sparse_ad.errors import require, require_choice, within
-from sparse_ad.methods.lifts.grid import score_grid
+from sparse_ad.methods.lifts.grid import one_map, score_grid
 from sparse_ad.methods.lifts.maps import only, require_pixels
 from sparse_ad.nets import losses
 from sparse_ad.nets.autoencoder import NETS, AutoEncoder, Blocks, Lista, auto_encoder
@@ -267,7 +267,7 @@ def dissimilarity_of_pixels(window: int, result: Reconstructed) -> Float[Array, 
 
 def by_error(network: Network) -> tuple[Callable, ErrorGrid]:
     """Returns the score function of pooled residuals, and the grid that these lie on."""
-    grid = ErrorGrid(partial(residuals, network), network.pool, unchanged)
+    grid = one_map(partial(residuals, network), network.pool, unchanged)
     return partial(score_grid, grid), grid
 
 

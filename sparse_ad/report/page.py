@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from sparse_ad.evaluation.results import Results, ScoreRow
 from sparse_ad.nets.losses import ACTIVE
 from sparse_ad.report import curves, figures, html, layer_figures, summary
+from sparse_ad.report.normal_figure import draw_normal
 from sparse_ad.report.pictures import SAMPLED, Picture, Pictures
 from sparse_ad.system.files import write_bytes, write_text
 
@@ -22,6 +23,10 @@ FIGURES = {  # file -> caption
         "its colours is beyond what they reach but at the stated false-alarm rate."
     ),
     "best": "The highest-scored anomalous and the lowest-scored normal images, on that scale.",
+    "normal_errors": (
+        "Mean and std of the errors of held-out normal images, drawn as heat maps are; the std "
+        "with its floor. What is bright here is unusual only where an error is larger still."
+    ),
     "reconstructions": "Original, reconstruction and their difference.",
     "atoms": "The atoms that were learned, each on its own scale.",
     "latents": (
@@ -44,6 +49,11 @@ WITHOUT_TEST = {  # captions of runs without test images
         "these images."
     ),
     "best": "The held-out normal images with the lowest scores, on that scale.",
+    "normal_errors": (
+        "Mean and std of the errors of the held-out normal images, drawn as heat maps are; the std "
+        "with its floor. The score of an image is by the statistics of the others, its heat map by "
+        "those of all."
+    ),
 }
 LAYER_FIGURES = {  # of a method that can explain its score by layers
     "layers": (
@@ -93,7 +103,9 @@ def write_report(
     drawn = _draw(results, rows, pictures)
     drawn["curves"] = curves.draw_curves(metrics)
     tested = summary.is_tested(results)
-    captions = FIGURES if tested else FIGURES | WITHOUT_TEST
+    captions = dict(FIGURES if tested else FIGURES | WITHOUT_TEST)
+    units = summary.describe_units(results.error_units)
+    captions["normal_errors"] += f" {units}"
     hatched = any(picture.ignored.any() for picture in all_pictures(pictures))
     page = html.render(
         "report",
@@ -104,6 +116,7 @@ def write_report(
         quality=summary.list_metrics(results),
         copies=summary.describe_copies(results.copies) if results.copies else "",
         promise=summary.describe_threshold(results.threshold),
+        units=units,
         costs=summary.list_costs(results.cost),
         diagnostics=list(summary.flatten(results.score_info)),
         config=list(summary.flatten(results.config)),
@@ -148,6 +161,7 @@ def _draw(
         "roc": figures.draw_roc(rows, results.image),
         "worst": figures.draw_examples(worst, scale),
         "best": figures.draw_examples(best, scale),
+        "normal_errors": draw_normal(pictures.normal),
         "reconstructions": figures.draw_reconstructions(all_pictures(pictures)),
         "atoms": figures.draw_atoms(pictures.atoms),
         "latents": figures.draw_latents(pictures.latents),

@@ -16,7 +16,7 @@ from sparse_ad.devices import by_image
 from sparse_ad.evaluation.results import ScoreRow
 from sparse_ad.evaluation.scoring import score_images
 from sparse_ad.methods.compiled import Score
-from sparse_ad.types import Example, Explanation, Method, Params
+from sparse_ad.types import Example, Explanation, Method, NormalMaps, Params
 
 PER_GROUP = 3  # pictures
 SAMPLED = 32  # images of each class whose layers and latents are shown
@@ -58,6 +58,7 @@ class Pictures(NamedTuple):
     atoms: Float[np.ndarray, "k h w c"] | None
     layers: dict[str, Layer] | None = None  # where the method can explain
     latents: tuple[Float[np.ndarray, "_ l"], ...] | None = None  # of sampled normal, anomalous ones
+    normal: NormalMaps | None = None  # of a calibrated detector
 
 
 class Viewer(NamedTuple):
@@ -98,12 +99,13 @@ def gather_pictures(
         shape = image_shape(image.example.image, path, images)
         extras = reconstructions.get(path), explanations.get(path), shape
         pictures[path] = Picture(chosen[path], *shown, *extras)
-    atoms = method.views.atoms
+    atoms, normal = method.views.atoms, method.views.normal
     return Pictures(
         **{name: tuple(pictures[row.path] for row in group) for name, group in groups.items()},
         atoms=np.asarray(atoms(params)) if atoms else None,
         layers=layers,
         latents=gather_latents(viewer, examples, rows),
+        normal=jax.device_get(normal(params)) if normal else None,
     )
 
 

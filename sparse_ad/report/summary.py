@@ -3,9 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sparse_ad.evaluation.results import Cost, Interval, Results, Threshold
+from sparse_ad.evaluation.results import Cost, ErrorUnitsUsed, Interval, Results, Threshold
 from sparse_ad.report.html import number
 from sparse_ad.report.tables import text
+
+PLACES = {  # by: where the errors lie that are the unit of an error
+    "whole": "at all positions of a layer",
+    "border": "at the same distance to the border",
+    "position": "at the same position",
+}
+OWN = {"border": "a distance", "position": "a position"}
 
 
 def format_results(results: Results) -> str:
@@ -23,6 +30,7 @@ def format_results(results: Results) -> str:
         f"{results.name}: {counts.train} training, {counts.calibration} calibration, {test}",
         *metrics,
         f"threshold {number(threshold.value)}: {describe_threshold(threshold)}",
+        *([units] if (units := describe_units(results.error_units)) else []),
         "; ".join(f"{name} {value}" for name, value in list_costs(results.cost)),
         *(f"skipped: {each.problem}" for each in results.skipped),
         *(
@@ -50,6 +58,22 @@ def describe_threshold(threshold: Threshold) -> str:
         f"{rate:.3g} needs {threshold.images_needed} calibration images "
         "(data.calibration_fraction of the normal ones)"
     )
+
+
+def describe_units(used: ErrorUnitsUsed) -> str:
+    """Returns in words what the unit of errors is, and what it falls short of; "": raw errors."""
+    if used.asked == "none":
+        return ""
+    if used.by == "none":
+        return f"Errors are not calibrated (evaluation.calibration.by = {used.asked}): {used.note}."
+    parts = [
+        f"Errors are in units of those of {used.images} held-out normal images, "
+        f"{PLACES[used.by]}: z = (error - mean) / std"
+    ]
+    if used.by != "whole":
+        share = f"the statistics of {OWN[used.by]} weigh {used.weight:.0%} against wider ones"
+        parts.append(used.note or share)
+    return "; ".join(parts) + "."
 
 
 def describe_copies(count: int) -> str:

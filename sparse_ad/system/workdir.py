@@ -10,7 +10,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sparse_ad.errors import UserError
+from sparse_ad.evaluation.normal_errors import is_whole
+from sparse_ad.evaluation.protocol import Evaluation
 from sparse_ad.evaluation.records import read_calibration, read_results
+from sparse_ad.evaluation.results import Calibration
 from sparse_ad.experiment import Experiment, read_experiment
 from sparse_ad.options import section
 from sparse_ad.system import environment
@@ -158,15 +161,42 @@ def require_same_masks(workdir: Path, experiment: Experiment) -> None:
         )
 
 
+def require_same_units(workdir: Path, calibration: Calibration, experiment: Experiment) -> None:
+    """Raises UserError where the experiment asks for other units than the threshold was set in."""
+    known, given = (
+        options["calibration"] for options in (_evaluation(calibration), asked_of(experiment))
+    )
+    if known["by"] == given["by"] == "none" or known == given:
+        return
+    field = next(name for name in known if known[name] != given[name])
+    raise UserError(
+        f"evaluation.calibration.{field} = {given[field]!r}: {workdir} was calibrated with "
+        f"{known[field]!r}; leave it so, or run --mode=evaluate to calibrate again"
+    )
+
+
+def asked_of(experiment: Experiment) -> dict[str, Any]:
+    """Returns the options of the evaluation as JSON would give them back."""
+    return plain(experiment)["evaluation"]
+
+
+def _evaluation(calibration: Calibration) -> dict[str, Any]:
+    """Returns the options of the evaluation that set a threshold; new ones have their defaults."""
+    return plain(Evaluation()) | calibration.evaluation
+
+
 def is_fitted(workdir: Path, experiment: Experiment) -> bool:
     """Returns whether the workdir holds the fit and the calibration of this experiment."""
     names = ("config.json", "fit.json", "calibration.json")
     if not all((workdir / name).exists() for name in names):
         return False
-    calibrated = read_calibration(workdir / "calibration.json").evaluation
-    asked = plain(experiment)["evaluation"]
-    same = calibrated == asked | {"batch_size": calibrated.get("batch_size")}  # of no influence
-    return same and _agrees(workdir, experiment)
+    calibration = read_calibration(workdir / "calibration.json")
+    calibrated = _evaluation(calibration)
+    same = calibrated == asked_of(experiment) | {
+        "batch_size": calibrated["batch_size"]
+    }  # no matter
+    whole = is_whole(workdir, calibration.normal_errors)
+    return same and whole and _agrees(workdir, experiment)
 
 
 def is_finished(workdir: Path, experiment: Experiment) -> bool:

@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_ad.errors import require
-from sparse_ad.methods.lifts.grid import score_grid
+from sparse_ad.methods.lifts.grid import one_map, score_grid
 from sparse_ad.methods.lifts.maps import only
 from sparse_ad.patches import Pool, pool
 from sparse_ad.types import (
     NO_DIAGNOSTICS,
     Diagnostics,
-    ErrorGrid,
     Example,
     Method,
     Scores,
@@ -57,7 +56,7 @@ class ToyDetector:
         require(0 < self.rate <= 1, "rate", self.rate, "must be in (0, 1]")
 
     def build(self, features, shape) -> Method:
-        grid = ErrorGrid(toy_errors, partial(pool, self.pool), lambda errors: errors)
+        grid = one_map(toy_errors, partial(pool, self.pool), lambda errors: errors)
         return Method(
             init=lambda key, maps: only(maps).mean(0),
             update=partial(toy_update, self.rate),

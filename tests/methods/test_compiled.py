@@ -12,11 +12,11 @@ from helpers.toy import ToyDetector, mean_image
 from sparse_ad.data.ignored import fill, find_ignored
 from sparse_ad.methods.compiled import compile_score
 from sparse_ad.methods.exemplar_coding import ExemplarCoding
-from sparse_ad.methods.lifts.grid import count_positions
+from sparse_ad.methods.lifts.grid import ONE, count_positions, one_map
 from sparse_ad.methods.pca import Pca
 from sparse_ad.patches import ChannelPatches, Patches, Pool, image_map, pool
 from sparse_ad.sparse.exemplars import ExemplarCoder
-from sparse_ad.types import PIXELS, ErrorGrid, Example
+from sparse_ad.types import PIXELS, Example
 
 SHAPE = (SIZE, SIZE, 1)
 DEFECT = np.s_[:, 8:16, 8:16]  # where `with_defects` puts it
@@ -82,7 +82,7 @@ def test_positions_count_by_their_influence_on_kept_pixels():
     def to_map(errors):
         return errors @ influence
 
-    grid = ErrorGrid(lambda params, maps: maps, partial(pool, Pool("max")), to_map)
+    grid = one_map(lambda params, maps: maps, partial(pool, Pool("max")), to_map)
     for ignored, expected in (
         ([1, 0, 0, 0], [False, True, True]),
         ([0, 1, 0, 0], [True, False, True]),
@@ -90,8 +90,8 @@ def test_positions_count_by_their_influence_on_kept_pixels():
         ([1, 1, 1, 1], [False, False, True]),
     ):
         mask = jnp.array([ignored], bool)
-        counted = count_positions(grid, jnp.zeros((1, 3)), mask)
-        np.testing.assert_array_equal(counted[0], expected)
+        counted = count_positions(grid, {ONE: jnp.zeros((1, 3))}, mask)
+        np.testing.assert_array_equal(counted[ONE][0], expected)
 
 
 def test_without_ignored_pixels_nothing_changes(pca):
@@ -175,7 +175,7 @@ def test_positions_of_maps_that_were_cut_and_resized():
     """Maps of 8x8 positions, of 4 pixels each, less a border of 1: those far off count."""
     patches = ChannelPatches(size=1, stride=1)
     to_map = partial(image_map, patches=patches, map_shape=(6, 6), shape=(32, 32), border=1)
-    grid = ErrorGrid(lambda params, maps: maps, partial(pool, Pool("max")), to_map)
+    grid = one_map(lambda params, maps: maps, partial(pool, Pool("max")), to_map)
     ignored = jnp.zeros((32, 32), bool).at[:, :10].set(True)
-    counted = count_positions(grid, jnp.zeros((6, 6)), ignored)
-    np.testing.assert_array_equal(counted, np.broadcast_to(np.arange(6) >= 2, (6, 6)))
+    counted = count_positions(grid, {ONE: jnp.zeros((6, 6))}, ignored)
+    np.testing.assert_array_equal(counted[ONE], np.broadcast_to(np.arange(6) >= 2, (6, 6)))

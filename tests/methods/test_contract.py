@@ -76,7 +76,7 @@ CASES = {
     "mlf_sc_published_code": Case(replace(MLF_SC, standardise="image"), HandMade(2), **EXPLAINED),
     "mlf_sc_positions": Case(
         replace(MLF_SC, score_of="positions", standardise="training", weight_channels=True),
-        HandMade(),
+        HandMade(2),
         **EXPLAINED,
         grid=True,
     ),
@@ -102,6 +102,7 @@ CASES = {
         replace(CAE, net=FLAT_BLOCKS, code="linear", output="linear", pool=Pool("max")),
         tiles=Tiles((16, 16)),
         **NET,
+        grid=True,
     ),
     "ae_ssim": Case(
         replace(

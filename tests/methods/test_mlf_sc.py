@@ -316,13 +316,27 @@ def test_one_layer_of_positions_has_a_grid(standardise):
         / np.asarray(params["fine"].unit)
         for one in maps["fine"]
     ]
-    np.testing.assert_allclose(errors, np.sum(expected, -1), **CLOSE)
+    np.testing.assert_allclose(errors["fine"], np.sum(expected, -1), **CLOSE)
     scores = batched(method.score)(params, maps)
     np.testing.assert_allclose(
         scores.image, [largest(one.sum(-1).ravel(), 0) for one in expected], **CLOSE
     )
-    assert method_of(score_of="positions").grid is None  # two layers
     assert method_of(features, score_of="channels").grid is None
+    assert method_of(score_of="all_patches").grid is None
+
+
+@pytest.mark.slow
+def test_several_layers_of_positions_have_a_grid():
+    """Scores are as those of the detector: sums over layers of pooled errors, and of their maps."""
+    method, params = method_of(score_of="positions"), params_of()
+    maps = {name: jnp.asarray(layer[0]) for name, layer in maps_of(1).items()}
+    errors, _ = method.grid.errors(params, maps)
+    scores = method.score(params, maps)
+    assert errors.keys() == maps.keys()
+    np.testing.assert_allclose(method.grid.pool(errors), scores.image, **CLOSE)
+    np.testing.assert_allclose(method.grid.to_map(errors), scores.map, **CLOSE)
+    expected = sum(largest(np.asarray(layer).ravel(), 0) for layer in errors.values())
+    np.testing.assert_allclose(scores.image, expected, **CLOSE)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from jax import lax
 from sparse_ad.batching import batched
 from sparse_ad.errors import FieldError, UserError
 from sparse_ad.fitting.checkpoint import Checkpoints, Position
+from sparse_ad.methods.lifts.grid import ONE
 from sparse_ad.methods.reconstruction import Reconstruction, finish
 from sparse_ad.nets import losses
 from sparse_ad.nets.blocks import Blocks
@@ -260,11 +261,11 @@ def test_scores_are_made_of_the_grid(rule):
     params, maps = finish(KEY, state), {"pixels": maps_of(1)["pixels"][0]}
     errors, _ = method.grid.errors(params, maps)
     scores = method.score(params, maps)
-    assert errors.shape == (SIDE, SIDE)
-    largest = np.sort(np.asarray(errors).ravel())[::-1]
+    assert errors[ONE].shape == (SIDE, SIDE)
+    largest = np.sort(np.asarray(errors[ONE]).ravel())[::-1]
     expected = {"max": largest[0], "top_sum": largest[:5].sum()}[rule]
     np.testing.assert_allclose(scores.image, expected, rtol=1e-5)
-    np.testing.assert_allclose(method.grid.pool(errors.ravel()), expected, rtol=1e-5)
+    np.testing.assert_allclose(method.grid.pool(errors), expected, rtol=1e-5)
     np.testing.assert_array_equal(scores.map, method.grid.to_map(errors))
 
 

@@ -71,7 +71,7 @@ def test_page_is_self_contained_and_escaped(tmp_path, evaluated):
 def test_figures_are_pngs(tmp_path, evaluated):
     page.write_report(tmp_path, *evaluated)
     names = {path.stem for path in (tmp_path / "figures").iterdir()}
-    none = {"latents", "curves"}  # this detector has no latent, and nothing was logged
+    none = {"latents", "curves", "normal_errors"}  # no latent, nothing logged, raw errors
     assert names == set(page.FIGURES) - none
     assert all(path.read_bytes().startswith(PNG) for path in (tmp_path / "figures").iterdir())
 

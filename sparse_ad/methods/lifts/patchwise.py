@@ -11,13 +11,12 @@ import jax
 from jaxtyping import Array, Float
 
 from sparse_ad.errors import within
-from sparse_ad.methods.lifts.grid import lift_views, score_grid
+from sparse_ad.methods.lifts.grid import lift_views, one_map, score_grid
 from sparse_ad.methods.lifts.maps import Shape, map_shapes, only
 from sparse_ad.normalisation import Normalise, image_unit, normalise, training_unit
 from sparse_ad.patches import Patches, Pool, average, draw, extract, grid, image_map, pool
 from sparse_ad.types import (
     Diagnostics,
-    ErrorGrid,
     Features,
     Key,
     Maps,
@@ -71,7 +70,7 @@ def patchwise(
         shape=shape[:2],
         border=features.border,
     )
-    errors = ErrorGrid(partial(patch_errors, plan), partial(pool, pooling), to_map)
+    errors = one_map(partial(patch_errors, plan), partial(pool, pooling), to_map)
     return Method(
         init=partial(init, plan),
         update=partial(update, plan),

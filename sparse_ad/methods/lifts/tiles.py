@@ -20,7 +20,10 @@ from sparse_ad.errors import require
 from sparse_ad.methods.lifts.grid import lift_views
 from sparse_ad.methods.lifts.maps import Shape
 from sparse_ad.types import (
+    Counted,
     Diagnostics,
+    ErrorGrid,
+    Errors,
     Explanation,
     Extracted,
     Features,
@@ -95,6 +98,7 @@ def tiled(method: Method, shape: tuple[int, int], tiles: Tiles) -> Method:
         score=partial(score, method, cuts),
         features=features_of_tiles(method.features, cuts),
         views=lift_views(method.views, VIEWS, method, cuts),
+        grid=grid_of_tiles(method, method.grid, cuts) if method.grid else None,
     )
 
 
@@ -118,10 +122,46 @@ def score_tiles(method: Method, params: Params, tiles: Maps) -> Scores:
 def score(method: Method, cuts: Tiling, params: Params, tiles: Maps) -> Scores:
     """Returns the scores of one image, given the maps of its tiles."""
     scores = score_tiles(method, params, tiles)
-    info = Diagnostics(
-        jax.tree.map(jnp.mean, scores.info.mean), jax.tree.map(jnp.max, scores.info.largest)
+    return Scores(jnp.max(scores.image), blend(cuts, scores.map), info_of_tiles(scores.info))
+
+
+def info_of_tiles(info: Diagnostics) -> Diagnostics:
+    """Returns the diagnostics of an image, given those of its tiles."""
+    return Diagnostics(jax.tree.map(jnp.mean, info.mean), jax.tree.map(jnp.max, info.largest))
+
+
+def grid_of_tiles(method: Method, grid: ErrorGrid, cuts: Tiling) -> ErrorGrid:
+    """Returns the grid of whole images, given that of tiles: errors [t i j] of each layer."""
+    return ErrorGrid(
+        partial(errors_of_tiles, method, grid), partial(pool_tiles, grid), partial(draw, grid, cuts)
     )
-    return Scores(jnp.max(scores.image), blend(cuts, scores.map), info)
+
+
+def errors_of_tiles(
+    method: Method, grid: ErrorGrid, params: Params, tiles: Maps
+) -> tuple[Errors, Diagnostics]:
+    """Returns the errors of all tiles of one image, and the diagnostics of the image."""
+    errors, info = batched(grid.errors, method.together)(params, tiles)
+    return errors, info_of_tiles(info)
+
+
+def pool_tiles(grid: ErrorGrid, errors: Errors, counted: Counted | None = None) -> Float[Array, ""]:
+    """Returns the largest score of all tiles, or of those in which something counts.
+
+    Without any it is NaN.
+    """
+    if counted is None:
+        return jnp.max(jax.vmap(grid.pool)(errors))
+    scores = jax.vmap(grid.pool)(errors, counted)
+    of_nothing = jax.vmap(grid.pool)(jax.tree.map(jnp.zeros_like, errors), counted)
+    counts = ~jnp.isnan(of_nothing)
+    largest = jnp.max(jnp.where(counts, scores, -jnp.inf))
+    return jnp.where(jnp.any(counts), largest, jnp.nan)
+
+
+def draw(grid: ErrorGrid, cuts: Tiling, errors: Errors) -> Float[Array, "height width"]:
+    """Returns the blended anomaly maps of all tiles."""
+    return blend(cuts, jax.vmap(grid.to_map)(errors))
 
 
 def reconstruct(
