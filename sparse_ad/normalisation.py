@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from sparse_ad.errors import require_choice
 
 GREY_LEVEL = 1.0 / 255.0  # less contrast than this is noise, and is not amplified
+FLAT = 1e-4  # of the largest value of a channel: a smaller std is rounding
 
 
 @dataclass(frozen=True)
@@ -105,3 +106,19 @@ def image_unit(
 ) -> Float[Array, ""]:
     """Returns the unit of an image, given the common one."""
     return SCALES[options.scale].of_image(common, image)
+
+
+def mean_and_std(
+    maps: Float[Array, "*n h w c"], axes: tuple[int, ...]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Returns mean and std along axes, which are kept; std is 1 without contrast."""
+    mean = jnp.mean(maps, axis=axes, keepdims=True)
+    std = jnp.sqrt(jnp.mean((maps - mean) ** 2, axis=axes, keepdims=True))
+    largest = jnp.max(jnp.abs(maps), axis=axes, keepdims=True)
+    return mean, jnp.where(std > FLAT * largest, std, 1.0)
+
+
+def standardise_channels(maps: Float[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
+    """Returns each channel of each map at its own mean 0 and std 1."""
+    mean, std = mean_and_std(maps, (-3, -2))
+    return (maps - mean) / std

@@ -23,6 +23,7 @@ EDGE = 1.0  # pixels: std of the blur of a defect's outline
 MARKED = 0.25  # weight from which on a pixel belongs to the defect
 STRONG = (0.7, 3.0)  # contrast of scratches and spots, in units of the image's std
 FAINT = (0.4, 1.5)  # of stains
+DRAWS = 10
 
 
 def scratch(rng: Rng, image: Image) -> Planted:
@@ -96,16 +97,17 @@ KINDS: dict[str, Callable[[Rng, Image], Planted]] = {
 def plant(image: Image, kind: str, seed: tuple[int, ...]) -> tuple[Image, Bool[np.ndarray, "h w"]]:
     """Returns an image (0..1) with one defect of a kind, and the mask of it.
 
-    The same image, kind and seed give the same defect; what is planted is drawn anew, at most ten
-    times, where nothing of it is to be seen (less than a grey level of change).
+    The same image, kind and seed give the same defect. It is drawn again, at most DRAWS times,
+    where nothing of it is to be seen: less than a grey level of change.
     """
-    rng = np.random.default_rng(seed)
-    for _ in range(10):
-        planted, weight = KINDS[kind](rng, image)
-        planted = planted.clip(0, 1).astype(np.float32)
-        if np.abs(planted - image).max() >= 1 / 255:
+    rng = np.random.default_rng([*seed, list(KINDS).index(kind)])
+    planted, weight = KINDS[kind](rng, image)
+    for _ in range(DRAWS):
+        if np.abs(planted.clip(0, 1) - image).max() >= 1 / 255:
             break
-    return planted, weight >= min(MARKED, weight.max())
+        planted, weight = KINDS[kind](rng, image)
+    mask = np.asarray(weight >= min(MARKED, float(weight.max())))
+    return planted.clip(0, 1).astype(np.float32), mask
 
 
 def log_uniform(rng: Rng, low: float, high: float) -> float:

@@ -21,6 +21,7 @@ from sparse_ad.errors import require
 from sparse_ad.features.backbones import BACKBONES, build_backbone
 from sparse_ad.features.cache import cached
 from sparse_ad.features.weights import Weights, load_weights
+from sparse_ad.normalisation import standardise_channels
 from sparse_ad.system.assets import cache_dir
 from sparse_ad.types import PIXELS, Features, Maps
 
@@ -46,6 +47,7 @@ class Network:
     """Maps of a frozen network, at one or several depths.
 
         image -> / shrink -> network -> layer -> ^power -> mean filter -> less its border
+              -> standardised
 
     With `fuse`, all layers are resized to the grid of the first and stacked into one map. With
     `cache_gb`, maps are kept on disk between epochs and runs: see `features.cache`.
@@ -58,6 +60,9 @@ class Network:
     power: float = 1.0  # exponent of activations; other than 1 for layers behind a ReLU only
     smooth: int = 1  # side of a mean filter on the maps, in positions; 1: none
     crop: int = 0  # positions cut from each side of the maps
+    # whether each channel of each image is scaled to mean 0, std 1: its pattern counts, not how
+    # strongly the network responds
+    standardise: bool = False
     fuse: bool = False  # whether layers are stacked into one map, on the grid of the first
     dtype: str = "float32"  # float32 | bfloat16: of the computation; maps are float32
     batch_size: int = 1  # images in a forward pass
@@ -174,11 +179,12 @@ def maps_of(options: Network, frozen: Frozen, images: Float[Array, "n h w c"]) -
 
 
 def prepare(options: Network, maps: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    """Returns the activations of a layer to a power, smoothed, less their border."""
+    """Returns the activations of a layer to a power, smoothed, less their border, standardised."""
     maps = maps**options.power if options.power != 1.0 else maps
     maps = mean_filter(maps, options.smooth)
     height, width = maps.shape[1:3]
-    return maps[:, options.crop : height - options.crop, options.crop : width - options.crop]
+    maps = maps[:, options.crop : height - options.crop, options.crop : width - options.crop]
+    return standardise_channels(maps) if options.standardise else maps
 
 
 def mean_filter(maps: Float[Array, "n h w c"], side: int) -> Float[Array, "n h w c"]:

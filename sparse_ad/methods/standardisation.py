@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-FLAT = 1e-4  # of the largest value of a channel: a smaller std is rounding
+from sparse_ad.normalisation import mean_and_std, standardise_channels
 
 
 class MeanStd(NamedTuple):
@@ -21,16 +21,6 @@ class Standardisation(NamedTuple):
 
     measure: Callable[[Float[Array, "n h w c"]], MeanStd]
     apply: Callable[[MeanStd, Float[Array, "*n h w c"]], Float[Array, "*n h w c"]]
-
-
-def mean_and_std(
-    maps: Float[Array, "*n h w c"], axes: tuple[int, ...]
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Returns mean and std along axes, which are kept; std is 1 without contrast."""
-    mean = jnp.mean(maps, axis=axes, keepdims=True)
-    std = jnp.sqrt(jnp.mean((maps - mean) ** 2, axis=axes, keepdims=True))
-    largest = jnp.max(jnp.abs(maps), axis=axes, keepdims=True)
-    return mean, jnp.where(std > FLAT * largest, std, 1.0)
 
 
 def nothing(maps: Float[Array, "n h w c"]) -> MeanStd:
@@ -51,8 +41,7 @@ def unchanged(training: MeanStd, maps: Float[Array, "*n h w c"]) -> Float[Array,
 
 def by_image(training: MeanStd, maps: Float[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
     """Returns each channel of each image at its own mean 0 and std 1."""
-    mean, std = mean_and_std(maps, (-3, -2))
-    return (maps - mean) / std
+    return standardise_channels(maps)
 
 
 def by_training(training: MeanStd, maps: Float[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:

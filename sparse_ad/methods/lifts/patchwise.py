@@ -1,6 +1,9 @@
-"""The lift from a model of vectors to a detector of images: patches in, a grid of errors out.
+"""The lift from a model of vectors to a detector of images: patches in, grids of errors out.
 
-image [h w c] / unit -> patches [p d], normalised -> errors [i j] -> map [h w], score
+each layer [h w c] / unit -> patches [p d], normalised -> errors [i j]
+errors of all layers -> maps, added up on the finest grid -> score, map
+
+Each layer has a model of its own. Where there is one layer, its errors are pooled as they are.
 """
 
 from collections.abc import Callable
@@ -8,15 +11,31 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparse_ad.errors import within
-from sparse_ad.methods.lifts.grid import lift_views, one_map, score_grid
+from sparse_ad.methods.lifts.grid import lift_views, score_grid, total
 from sparse_ad.methods.lifts.maps import Shape, map_shapes, only
 from sparse_ad.normalisation import Normalise, image_unit, normalise, training_unit
-from sparse_ad.patches import Patches, Pool, average, draw, extract, grid, image_map, pool
+from sparse_ad.patches import (
+    Patches,
+    Pool,
+    average,
+    draw,
+    error_map,
+    extract,
+    grid,
+    image_map,
+    pool,
+    resize_map,
+)
 from sparse_ad.types import (
+    Counted,
     Diagnostics,
+    ErrorGrid,
+    Errors,
+    Explanation,
     Features,
     Key,
     Maps,
@@ -26,6 +45,8 @@ from sparse_ad.types import (
     VectorModel,
     Views,
 )
+
+COVERED = 0.5  # of a position of the finest grid: less on errors that count, and it does not count
 
 
 class Scaled(NamedTuple):
@@ -41,6 +62,16 @@ class Plan(NamedTuple):
     model: VectorModel
     patches: Patches
     normalise: Normalise
+    pool: Pool
+    shapes: dict[str, Shape]  # of the maps, by layer
+    shape: tuple[int, int]  # of the images
+    border: int
+
+    def finest(self) -> tuple[int, int]:
+        """Returns the size (height, width) of the map with the most positions."""
+        return max(
+            (shape[:2] for shape in self.shapes.values()), key=lambda size: size[0] * size[1]
+        )
 
 
 def patchwise(
@@ -53,31 +84,31 @@ def patchwise(
 ) -> Method:
     """Returns the detector that applies `model` to every patch of an image, or of its features.
 
-    An "image" is here what the features give: one map. The errors are resized to `shape`, the size
-    of the images. The detector has views where the features are the pixels.
+    An "image" is here a layer that the features give. The errors are resized to `shape`, the size
+    of the images. The detector has views where the features are the pixels, and one of what each
+    layer contributes where there are several.
 
-    Raises: FieldError for patches that are larger than the map; UserError for several maps.
+    Raises: FieldError for patches that are larger than a map.
     """
-    height, width, _ = only(map_shapes(features, shape))
+    shapes = map_shapes(features, shape)
     with within("patches"):
-        for side in (height, width):
-            grid(side, patches.size, patches.stride)
-    plan = Plan(model, patches, normalise)
-    to_map = partial(
-        image_map,
-        patches=patches,
-        map_shape=(height, width),
-        shape=shape[:2],
-        border=features.border,
+        for height, width, _ in shapes.values():
+            for side in (height, width):
+                grid(side, patches.size, patches.stride)
+    plan = Plan(model, patches, normalise, pooling, shapes, shape[:2], features.border)
+    errors = ErrorGrid(
+        partial(layer_errors, plan), partial(pool_layers, plan), partial(draw_layers, plan)
     )
-    errors = one_map(partial(patch_errors, plan), partial(pool, pooling), to_map)
+    views = lift_views(model, VIEWS, plan) if features.raw else Views()
+    if len(shapes) > 1:
+        views = views._replace(explain=partial(explain, plan))
     return Method(
         init=partial(init, plan),
         update=partial(update, plan),
         finish=partial(finish, plan),
         score=partial(score_grid, errors),
         features=features,
-        views=lift_views(model, VIEWS, plan) if features.raw else Views(),
+        views=views,
         grid=errors,
     )
 
@@ -101,9 +132,20 @@ def training_vectors(
     return normalise(plan.normalise, patches.reshape(-1, patches.shape[-1])).vectors
 
 
-def init(plan: Plan, key: Key, maps: Maps) -> Scaled:
-    """Returns the state before the first step: the common unit, and that of the model."""
-    images = only(maps)
+def layer_keys(key: Key, names: Maps | dict[str, Scaled]) -> dict[str, Key]:
+    """Returns a key for each layer: the key itself where there is one."""
+    keys = jax.random.split(key, len(names)) if len(names) > 1 else [key]
+    return dict(zip(names, keys, strict=True))
+
+
+def init(plan: Plan, key: Key, maps: Maps) -> dict[str, Scaled]:
+    """Returns the state of each layer before the first step."""
+    keys = layer_keys(key, maps)
+    return {name: init_layer(plan, keys[name], layer) for name, layer in maps.items()}
+
+
+def init_layer(plan: Plan, key: Key, images: Float[Array, "n h w c"]) -> Scaled:
+    """Returns the state of a layer before the first step: common unit, and state of the model."""
     draw_key, model_key = jax.random.split(key)
     patches = sample(plan.patches, draw_key, images)
     unit = training_unit(plan.normalise, patches.reshape(-1, patches.shape[-1]))
@@ -112,23 +154,56 @@ def init(plan: Plan, key: Key, maps: Maps) -> Scaled:
 
 
 def update(
-    plan: Plan, key: Key, state: Scaled, maps: Maps
+    plan: Plan, key: Key, state: dict[str, Scaled], maps: Maps
+) -> tuple[dict[str, Scaled], dict[str, Float[Array, ""]]]:
+    """Returns the state after a step on a batch, and what to log of each layer."""
+    keys, layers, info = layer_keys(key, maps), {}, {}
+    for name, layer in maps.items():
+        layers[name], metrics = update_layer(plan, keys[name], state[name], layer)
+        suffix = f"_{name}" if len(maps) > 1 else ""
+        info |= {f"{metric}{suffix}": value for metric, value in metrics.items()}
+    return layers, info
+
+
+def update_layer(
+    plan: Plan, key: Key, state: Scaled, images: Float[Array, "n h w c"]
 ) -> tuple[Scaled, dict[str, Float[Array, ""]]]:
-    """Returns the state after a step on a batch, and what to log."""
+    """Returns the state of a layer after a step on a batch, and what to log."""
     draw_key, model_key = jax.random.split(key)
-    vectors = training_vectors(plan, draw_key, state.unit, only(maps))
+    vectors = training_vectors(plan, draw_key, state.unit, images)
     model, info = plan.model.update(model_key, state.model, vectors)
     return state._replace(model=model), info
 
 
-def finish(plan: Plan, key: Key, state: Scaled) -> Scaled:
+def finish(plan: Plan, key: Key, state: dict[str, Scaled]) -> dict[str, Scaled]:
     """Returns the parameters."""
-    return state._replace(model=plan.model.finish(key, state.model))
+    keys = layer_keys(key, state)
+    return {
+        name: layer._replace(model=plan.model.finish(keys[name], layer.model))
+        for name, layer in state.items()
+    }
 
 
-def patch_errors(plan: Plan, params: Scaled, maps: Maps) -> tuple[Float[Array, "i j"], Diagnostics]:
-    """Returns the errors of all patches of one image."""
-    image, size, stride = only(maps), plan.patches.size, plan.patches.stride
+def layer_errors(
+    plan: Plan, params: dict[str, Scaled], maps: Maps
+) -> tuple[dict[str, Float[Array, "_ _"]], Diagnostics]:
+    """Returns the errors of all patches of one image, by layer."""
+    layers = {name: patch_errors(plan, params[name], layer) for name, layer in maps.items()}
+    infos = [info for _, info in layers.values()]
+    count = len(infos)
+    mean = {name: total(info.mean[name] for info in infos) / count for name in infos[0].mean}
+    largest = {
+        name: jnp.max(jnp.stack([info.largest[name] for info in infos]))
+        for name in infos[0].largest
+    }
+    return {name: errors for name, (errors, _) in layers.items()}, Diagnostics(mean, largest)
+
+
+def patch_errors(
+    plan: Plan, params: Scaled, image: Float[Array, "h w c"]
+) -> tuple[Float[Array, "i j"], Diagnostics]:
+    """Returns the errors of all patches of a layer of one image."""
+    size, stride = plan.patches.size, plan.patches.stride
     unit = image_unit(plan.normalise, params.unit, image)
     vectors = normalise(plan.normalise, extract(image / unit, size, stride)).vectors
     errors, info = plan.model.errors(params.model, vectors)
@@ -136,9 +211,61 @@ def patch_errors(plan: Plan, params: Scaled, maps: Maps) -> tuple[Float[Array, "
     return errors.reshape(rows, columns), info
 
 
-def reconstruct(view: Callable, plan: Plan, params: Scaled, maps: Maps) -> Float[Array, "h w c"]:
+def pool_layers(plan: Plan, errors: Errors, counted: Counted | None = None) -> Float[Array, ""]:
+    """Returns the score of an image: the pooled errors of its layer, or those of all added up."""
+    if len(errors) == 1:
+        ((name, values),) = errors.items()
+        return pool(plan.pool, values.ravel(), None if counted is None else counted[name].ravel())
+    if counted is None:
+        return pool(plan.pool, add_layers(plan, errors).ravel())
+    kept = {name: jnp.where(counted[name], values, 0.0) for name, values in errors.items()}
+    shares = {
+        name: at_finest(plan, name, there.astype(jnp.float32)) for name, there in counted.items()
+    }
+    means = [
+        at_finest(plan, name, kept[name]) / jnp.where(share > 0.0, share, 1.0)
+        for name, share in shares.items()
+    ]
+    there = jnp.stack(list(shares.values())).min(axis=0) >= COVERED
+    return pool(plan.pool, total(means).ravel(), there.ravel())
+
+
+def add_layers(plan: Plan, errors: Errors) -> Float[Array, "h w"]:
+    """Returns the sum of the errors of all layers, on the finest grid."""
+    return total(at_finest(plan, name, values) for name, values in errors.items())
+
+
+def at_finest(plan: Plan, layer: str, errors: Float[Array, "i j"]) -> Float[Array, "h w"]:
+    """Returns the errors of a layer as a map on the finest grid."""
+    at_map = error_map(errors, plan.shapes[layer][:2], plan.patches.size, plan.patches.stride)
+    return resize_map(at_map, plan.finest(), plan.border)
+
+
+def draw_layer(plan: Plan, layer: str, errors: Float[Array, "i j"]) -> Float[Array, "h w"]:
+    """Returns the errors of a layer as an anomaly map."""
+    return image_map(errors, plan.patches, plan.shapes[layer][:2], plan.shape, plan.border)
+
+
+def draw_layers(plan: Plan, errors: Errors) -> Float[Array, "h w"]:
+    """Returns the anomaly map: the sum of those of all layers."""
+    return total(draw_layer(plan, name, values) for name, values in errors.items())
+
+
+def explain(plan: Plan, params: dict[str, Scaled], maps: Maps) -> dict[str, Explanation]:
+    """Returns what each layer contributes. Its channels are coded together: they have no part."""
+    errors, _ = layer_errors(plan, params, maps)
+    return {
+        name: Explanation(values.ravel(), draw_layer(plan, name, values), jnp.zeros((0,)))
+        for name, values in errors.items()
+    }
+
+
+def reconstruct(
+    view: Callable, plan: Plan, layers: dict[str, Scaled], maps: Maps
+) -> Float[Array, "h w c"]:
     """Returns the image that the model makes of all patches: their mean where they overlap."""
-    image, size, stride = only(maps), plan.patches.size, plan.patches.stride
+    params, image = only(layers), only(maps)
+    size, stride = plan.patches.size, plan.patches.stride
     unit = image_unit(plan.normalise, params.unit, image)
     vectors, offset, contrast = normalise(plan.normalise, extract(image / unit, size, stride))
     patches = view(params.model, vectors) * contrast + offset
@@ -146,9 +273,9 @@ def reconstruct(view: Callable, plan: Plan, params: Scaled, maps: Maps) -> Float
     return unit * average(patches, (height, width, channels), size, stride)
 
 
-def atoms(view: Callable, plan: Plan, params: Scaled) -> Float[Array, "k size size c"]:
+def atoms(view: Callable, plan: Plan, layers: dict[str, Scaled]) -> Float[Array, "k size size c"]:
     """Returns the atoms of the model as small images."""
-    rows, size = view(params.model), plan.patches.size
+    rows, size = view(only(layers).model), plan.patches.size
     return rows.reshape(rows.shape[0], size, size, -1)
 
 

@@ -1,0 +1,68 @@
+"""The default: two layers of a frozen network, coded by a few exemplars, in units of normal images.
+
+Source: ours; it began as MLF-SC (Imamura et al., section 3.2): sparse codes of the maps of a
+network, at several depths. All channels of a position are coded together, by normal positions as
+they are (sparse/exemplars.py); errors are in units of those of held-out normal images at the same
+position (evaluation/error_units.py), and added up over layers. Images keep their aspect.
+
+vgg16               weights from the package index; what comes without a variant
+resnet18            needs its weights: --config.features.weights=FILE
+efficientnet_lite0  weights from the package index, which the first run needs torch to read
+
+How layers, sizes and numbers were chosen, on normal images and planted defects: docs/choices.md.
+
+COMMAND  python launch.py --config=configs/sparse_features.py --config.data.root=DIR
+MINUTES  on 2 cores, for 300 images: 1 (resnet18), 4 (vgg16)
+
+Published: nothing. Ours: results/sparse_features, shown in the README.
+"""
+
+from dataclasses import replace
+
+from sparse_ad.data.sources.folder import Folder
+from sparse_ad.errors import require_choice
+from sparse_ad.evaluation.error_units import ErrorUnits
+from sparse_ad.evaluation.protocol import Evaluation
+from sparse_ad.experiment import Experiment
+from sparse_ad.features import Network
+from sparse_ad.fitting.setup import Fit
+from sparse_ad.methods.exemplar_coding import ExemplarCoding
+from sparse_ad.normalisation import Normalise
+from sparse_ad.options import section
+from sparse_ad.patches import Patches, Pool
+from sparse_ad.sparse.exemplars import ExemplarCoder
+
+SIZE = (256,)  # images keep their aspect, at about 256 x 256 pixels
+NETWORK = Network("vgg16", layers=("relu3_3", "relu4_3"), power=0.5, smooth=3, standardise=True)
+METHOD = ExemplarCoding(
+    patches=Patches(size=1, stride=1, per_image=0),
+    normalise=Normalise(remove_mean=False, scale="none"),
+    coder=ExemplarCoder(nonzeros=2),
+    atoms=3000,
+    whiten=True,
+    shrinkage=0.1,
+    pool=Pool("top_mean", fraction=0.01),
+)
+EVALUATION = Evaluation(calibration=ErrorUnits(by="position"))
+VARIANTS = {
+    "vgg16": NETWORK,
+    "resnet18": replace(NETWORK, backbone="resnet18", layers=("layer2", "layer3")),
+    "efficientnet_lite0": replace(
+        NETWORK, backbone="efficientnet_lite0", layers=("stage3", "stage4"), power=1.0
+    ),
+}
+
+
+def get_config(variant: str = "vgg16"):
+    """Returns the config of a variant."""
+    require_choice("the variant of configs/sparse_features.py", variant, VARIANTS)
+    return section(
+        Experiment(
+            f"sparse_features_{variant}",
+            data=Folder(size=SIZE, color="rgb"),
+            features=VARIANTS[variant],
+            method=METHOD,
+            fit=Fit(epochs=1.0),
+            evaluation=EVALUATION,
+        )
+    )
