@@ -1,4 +1,4 @@
-"""The default: two layers of a frozen network, coded by a few exemplars, in units of normal images.
+"""The default: layers of a frozen network, coded by a few exemplars, in units of normal images.
 
 Source: ours; it began as MLF-SC (Imamura et al., section 3.2): sparse codes of the maps of a
 network, at several depths. All channels of a position are coded together, by normal positions as
@@ -33,22 +33,39 @@ from sparse_ad.patches import Patches, Pool
 from sparse_ad.sparse.exemplars import ExemplarCoder
 
 SIZE = (256,)  # images keep their aspect, at about 256 x 256 pixels
-NETWORK = Network("vgg16", layers=("relu3_3", "relu4_3"), power=0.5, smooth=3, standardise=True)
+NETWORK = Network(  # the deeper layer twice: of the image, and of the image at half its size
+    "vgg16",
+    layers=("relu4_3", "relu5_1", "relu5_1"),
+    shrink=(1, 1, 2),
+    shrink_by="mean",
+    power=0.5,
+    smooth=3,
+    standardise=True,
+)
 METHOD = ExemplarCoding(
     patches=Patches(size=1, stride=1, per_image=0),
     normalise=Normalise(remove_mean=False, scale="none"),
-    coder=ExemplarCoder(nonzeros=2),
-    atoms=3000,
+    coder=ExemplarCoder(nonzeros=4, candidates=64),
     whiten=True,
     shrinkage=0.1,
+    relative=1.0,
     pool=Pool("top_mean", fraction=0.01),
 )
 EVALUATION = Evaluation(calibration=ErrorUnits(by="position"))
-VARIANTS = {
-    "vgg16": NETWORK,
-    "resnet18": replace(NETWORK, backbone="resnet18", layers=("layer2", "layer3")),
-    "efficientnet_lite0": replace(
-        NETWORK, backbone="efficientnet_lite0", layers=("stage3", "stage4"), power=1.0
+VARIANTS = {  # name: network, and exemplars of each layer: 12 MB in all at most
+    "vgg16": (NETWORK, (1500, 1900, 800)),
+    "resnet18": (
+        replace(NETWORK, backbone="resnet18", layers=("layer2", "layer3", "layer3")),
+        (2000, 6000, 3000),
+    ),
+    "efficientnet_lite0": (
+        replace(
+            NETWORK,
+            backbone="efficientnet_lite0",
+            layers=("stage3", "stage4", "stage4"),
+            power=1.0,  # its outputs are not behind a ReLU
+        ),
+        (2000, 6000, 3000),
     ),
 }
 
@@ -56,12 +73,13 @@ VARIANTS = {
 def get_config(variant: str = "vgg16"):
     """Returns the config of a variant."""
     require_choice("the variant of configs/sparse_features.py", variant, VARIANTS)
+    network, atoms = VARIANTS[variant]
     return section(
         Experiment(
             f"sparse_features_{variant}",
             data=Folder(size=SIZE, color="rgb"),
-            features=VARIANTS[variant],
-            method=METHOD,
+            features=network,
+            method=replace(METHOD, atoms=atoms),
             fit=Fit(epochs=1.0),
             evaluation=EVALUATION,
         )

@@ -1,6 +1,6 @@
 """Plants defects in normal images: what detectors are compared by where no defect is known.
 
-Six kinds that are found in the field, each at several sizes and contrasts. Sizes are fractions of
+Seven kinds that are found in the field, each at several sizes and contrasts. Sizes are fractions of
 the shorter side. Contrast is in units of the image's own std, so that a defect is as faint on a
 quiet surface as on a rough one. Each function takes (rng, image [h w c]) and returns the image with
 a defect, and how much of each pixel it replaced (0..1).
@@ -22,7 +22,7 @@ Rng = np.random.Generator
 EDGE = 1.0  # pixels: std of the blur of a defect's outline
 MARKED = 0.25  # weight from which on a pixel belongs to the defect
 STRONG = (0.7, 3.0)  # contrast of scratches and spots, in units of the image's std
-FAINT = (0.4, 1.5)  # of stains
+FAINT = (0.4, 1.5)  # of stains and shades
 DRAWS = 10
 
 
@@ -53,6 +53,15 @@ def stain(rng: Rng, image: Image) -> Planted:
     weight = area(rng, image, log_uniform(rng, 0.05, 0.15), 3.0)
     mottle = 1.0 + 0.3 * smooth_noise(rng, image.shape[:2], 3.0)[..., None]
     return blend(image, image + contrast(rng, image, FAINT) * mottle, weight)
+
+
+def shade(rng: Rng, image: Image) -> Planted:
+    """Plants a wide, soft change of light and contrast, like uneven wear: radius 15 to 40 %."""
+    soft = 0.05 * min(image.shape[:2])
+    weight = ndimage.gaussian_filter(area(rng, image, log_uniform(rng, 0.15, 0.4)), soft)
+    gain = 1.0 + rng.uniform(-0.4, 0.4)
+    other = image.mean() + gain * (image - image.mean()) + contrast(rng, image, FAINT)
+    return blend(image, other, weight)
 
 
 def missing(rng: Rng, image: Image) -> Planted:
@@ -88,6 +97,7 @@ KINDS: dict[str, Callable[[Rng, Image], Planted]] = {
     "scratch": scratch,
     "spot": spot,
     "stain": stain,
+    "shade": shade,
     "missing": missing,
     "displaced": displaced,
     "bent": bent,

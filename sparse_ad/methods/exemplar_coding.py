@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparse_ad.errors import require, within
-from sparse_ad.methods.lifts.maps import Shape
+from sparse_ad.methods.lifts.maps import Shape, map_shapes
 from sparse_ad.methods.lifts.patchwise import patchwise
 from sparse_ad.methods.moments import (
     Whitening,
@@ -52,7 +52,8 @@ class ExemplarCoding:
     patches: Patches = Patches(size=16, stride=4)
     normalise: Normalise = Normalise()
     coder: ExemplarCoder = ExemplarCoder()
-    atoms: int = 6000  # exemplars that are kept at most
+    # exemplars that are kept at most: of every layer, or of each of several, as (2000, 6000)
+    atoms: tuple[int, ...] = (6000,)
     whiten: bool = False  # divide out the covariance of the first batch of patches
     # if whitened: added to the covariance, as a fraction of its mean variance
     shrinkage: float = 0.1
@@ -61,15 +62,26 @@ class ExemplarCoding:
 
     def __post_init__(self):
         require(0 <= self.relative <= 2, "relative", self.relative, "give a power from 0 to 2")
-        require(self.atoms >= 1, "atoms", self.atoms, "must be at least 1")
+        good = bool(self.atoms) and min(self.atoms) >= 1
+        remedy = "give a number of 1 or more, (6000,), or one for each layer, (2000, 6000)"
+        require(good, "atoms", self.atoms, remedy)
         require(self.shrinkage > 0, "shrinkage", self.shrinkage, "must be positive")
         with within("coder"):
-            require_fewer(self.coder.nonzeros, self.atoms)
+            require_fewer(self.coder.nonzeros, min(self.atoms))
 
     def build(self, features: Features, shape: Shape) -> Method:
-        """Returns the detector of images of `shape`. Raises: as `patchwise`."""
-        model = vector_model(self)
-        return patchwise(model, self.patches, self.normalise, self.pool, features, shape)
+        """Returns the detector of images of `shape`.
+
+        Raises: FieldError for numbers of atoms that are not those of the layers; as `patchwise`.
+        """
+        layers = map_shapes(features, shape)
+        remedy = f"give one number, or one for each of {', '.join(layers)}"
+        require(len(self.atoms) in (1, len(layers)), "atoms", self.atoms, remedy)
+        counts = self.atoms if len(self.atoms) > 1 else self.atoms * len(layers)
+        models = {
+            name: vector_model(self, count) for name, count in zip(layers, counts, strict=True)
+        }
+        return patchwise(models, self.patches, self.normalise, self.pool, features, shape)
 
 
 class WhitenedExemplars(NamedTuple):
@@ -79,11 +91,11 @@ class WhitenedExemplars(NamedTuple):
     exemplars: Exemplars
 
 
-def vector_model(options: ExemplarCoding) -> VectorModel:
-    """Returns the model of vectors."""
+def vector_model(options: ExemplarCoding, atoms: int) -> VectorModel:
+    """Returns the model of vectors, of so many exemplars at most."""
     coder = exemplar_coder(options.coder)
     return VectorModel(
-        init=partial(init, options),
+        init=partial(init, options, atoms),
         update=partial(update, options.whiten),
         finish=finish,
         errors=partial(errors, coder, options.whiten, options.relative),
@@ -97,7 +109,9 @@ def to_signals(
     return apply_whitening(whitening, vectors) if whitened else vectors
 
 
-def init(options: ExemplarCoding, key: Key, vectors: Float[Array, "m d"]) -> WhitenedExemplars:
+def init(
+    options: ExemplarCoding, atoms: int, key: Key, vectors: Float[Array, "m d"]
+) -> WhitenedExemplars:
     """Returns no exemplars yet, and the whitening of the first vectors."""
     length, dtype = vectors.shape[-1], vectors.dtype
     if options.whiten:
@@ -105,7 +119,7 @@ def init(options: ExemplarCoding, key: Key, vectors: Float[Array, "m d"]) -> Whi
         whitening = whiten(moments, options.shrinkage)
     else:
         whitening = Whitening(jnp.zeros((length,), dtype), jnp.eye(length, dtype=dtype))
-    return WhitenedExemplars(whitening, begin_exemplars(options.atoms, length, dtype))
+    return WhitenedExemplars(whitening, begin_exemplars(atoms, length, dtype))
 
 
 def update(

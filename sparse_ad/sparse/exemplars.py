@@ -13,6 +13,7 @@ Source: farthest-first traversal (Gonzalez 1985) with the doubling of Charikar e
 under the error of a sparse code in place of a distance.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -39,9 +40,15 @@ class ExemplarCoder:
     """Codes by a few exemplars, with orthogonal matching pursuit."""
 
     nonzeros: int = 1  # exemplars that code a signal, at most
+    # exemplars that OMP chooses from, for each signal: the dictionary is dealt out to so many
+    # hands, and the most correlated of each is a candidate; 0: all of them
+    candidates: int = 0
 
     def __post_init__(self):
         require(self.nonzeros >= 1, "nonzeros", self.nonzeros, "must be at least 1")
+        enough = self.candidates == 0 or self.candidates >= self.nonzeros
+        remedy = f"give 0 (all exemplars), or at least nonzeros = {self.nonzeros}"
+        require(enough, "candidates", self.candidates, remedy)
 
 
 def exemplar_coder(options: ExemplarCoder) -> Coder:
@@ -53,18 +60,49 @@ def code_by_exemplars(
     options: ExemplarCoder, dictionary: ArrayLike, signals: ArrayLike
 ) -> Solution:
     """Codes signals [m d] by at most `nonzeros` atoms [k d], each of length 1 (or zero)."""
-    return code_any(partial(code_in_chunks, options.nonzeros), dictionary, signals)
+    some = 0 < options.candidates < jnp.shape(dictionary)[0]
+    by = partial(code_by_candidates, options.candidates) if some else code_by_all
+    code = partial(code_in_chunks, partial(by, options.nonzeros))
+    return code_any(code, dictionary, signals)
 
 
 def code_in_chunks(
-    nonzeros: int, dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]
+    code: Callable, dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]
 ) -> Solution:
     """Codes signals a chunk at a time."""
+    return in_chunks(partial(code, dictionary), (signals,), CHUNK)
 
-    def code_one(signal: Float[Array, " d"]) -> Solution:
-        return omp(Sparse(dictionary, signal, nonzeros))
 
-    return in_chunks(jax.vmap(code_one), (signals,), CHUNK)
+def code_by_all(
+    nonzeros: int, dictionary: Float[Array, "k d"], signals: Float[Array, "m d"]
+) -> Solution:
+    """Codes signals by OMP on all atoms: a product with the dictionary for each non-zero."""
+    return jax.vmap(lambda signal: omp(Sparse(dictionary, signal, nonzeros)))(signals)
+
+
+def code_by_candidates(
+    candidates: int,
+    nonzeros: int,
+    dictionary: Float[Array, "k d"],
+    signals: Float[Array, "m d"],
+) -> Solution:
+    """Codes each signal by OMP on its candidates: one product with the dictionary in all.
+
+    Atom j is in hand j mod `candidates`, and the candidate of a hand is the atom of it that is the
+    most correlated with the signal. The first atom of the code is that of OMP on all atoms; a later
+    one is, too, unless another of its hand hid it.
+    """
+    atoms = dictionary.shape[0]
+    hands = jnp.pad(dictionary, ((0, -atoms % candidates), (0, 0)))
+    correlations = jnp.abs(product(signals, hands.T)).reshape(signals.shape[0], -1, candidates)
+    chosen = jnp.argmax(correlations, axis=1) * candidates + jnp.arange(candidates)[None]
+
+    def code_one(signal: Float[Array, " d"], index: Int[Array, " b"]) -> Solution:
+        solution = omp(Sparse(hands[index], signal, nonzeros))
+        code = jnp.zeros(hands.shape[0], signal.dtype).at[index].set(solution.code)
+        return solution._replace(code=code[:atoms])
+
+    return jax.vmap(code_one)(signals, chosen)
 
 
 class Exemplars(NamedTuple):

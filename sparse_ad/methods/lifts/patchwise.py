@@ -6,7 +6,7 @@ errors of all layers -> maps, added up on the finest grid -> score, map
 Each layer has a model of its own. Where there is one layer, its errors are pooled as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -59,7 +59,7 @@ class Scaled(NamedTuple):
 class Plan(NamedTuple):
     """The static part of the lift."""
 
-    model: VectorModel
+    models: Mapping[str, VectorModel]  # by layer
     patches: Patches
     normalise: Normalise
     pool: Pool
@@ -75,14 +75,16 @@ class Plan(NamedTuple):
 
 
 def patchwise(
-    model: VectorModel,
+    model: VectorModel | Mapping[str, VectorModel],
     patches: Patches,
     normalise: Normalise,
     pooling: Pool,
     features: Features,
     shape: Shape,
 ) -> Method:
-    """Returns the detector that applies `model` to every patch of an image, or of its features.
+    """Returns the detector that applies a model to every patch of an image, or of its features.
+
+    `model`: of every layer, or those of each by its name.
 
     An "image" is here a layer that the features give. The errors are resized to `shape`, the size
     of the images. The detector has views where the features are the pixels, and one of what each
@@ -95,11 +97,12 @@ def patchwise(
         for height, width, _ in shapes.values():
             for side in (height, width):
                 grid(side, patches.size, patches.stride)
-    plan = Plan(model, patches, normalise, pooling, shapes, shape[:2], features.border)
+    models = model if isinstance(model, Mapping) else dict.fromkeys(shapes, model)
+    plan = Plan(models, patches, normalise, pooling, shapes, shape[:2], features.border)
     errors = ErrorGrid(
         partial(layer_errors, plan), partial(pool_layers, plan), partial(draw_layers, plan)
     )
-    views = lift_views(model, VIEWS, plan) if features.raw else Views()
+    views = lift_views(only(models), VIEWS, plan) if features.raw else Views()
     if len(shapes) > 1:
         views = views._replace(explain=partial(explain, plan))
     return Method(
@@ -141,16 +144,16 @@ def layer_keys(key: Key, names: Maps | dict[str, Scaled]) -> dict[str, Key]:
 def init(plan: Plan, key: Key, maps: Maps) -> dict[str, Scaled]:
     """Returns the state of each layer before the first step."""
     keys = layer_keys(key, maps)
-    return {name: init_layer(plan, keys[name], layer) for name, layer in maps.items()}
+    return {name: init_layer(plan, name, keys[name], layer) for name, layer in maps.items()}
 
 
-def init_layer(plan: Plan, key: Key, images: Float[Array, "n h w c"]) -> Scaled:
+def init_layer(plan: Plan, name: str, key: Key, images: Float[Array, "n h w c"]) -> Scaled:
     """Returns the state of a layer before the first step: common unit, and state of the model."""
     draw_key, model_key = jax.random.split(key)
     patches = sample(plan.patches, draw_key, images)
     unit = training_unit(plan.normalise, patches.reshape(-1, patches.shape[-1]))
     vectors = training_vectors(plan, draw_key, unit, images)
-    return Scaled(unit, plan.model.init(model_key, vectors))
+    return Scaled(unit, plan.models[name].init(model_key, vectors))
 
 
 def update(
@@ -159,19 +162,19 @@ def update(
     """Returns the state after a step on a batch, and what to log of each layer."""
     keys, layers, info = layer_keys(key, maps), {}, {}
     for name, layer in maps.items():
-        layers[name], metrics = update_layer(plan, keys[name], state[name], layer)
+        layers[name], metrics = update_layer(plan, name, keys[name], state[name], layer)
         suffix = f"_{name}" if len(maps) > 1 else ""
         info |= {f"{metric}{suffix}": value for metric, value in metrics.items()}
     return layers, info
 
 
 def update_layer(
-    plan: Plan, key: Key, state: Scaled, images: Float[Array, "n h w c"]
+    plan: Plan, name: str, key: Key, state: Scaled, images: Float[Array, "n h w c"]
 ) -> tuple[Scaled, dict[str, Float[Array, ""]]]:
     """Returns the state of a layer after a step on a batch, and what to log."""
     draw_key, model_key = jax.random.split(key)
     vectors = training_vectors(plan, draw_key, state.unit, images)
-    model, info = plan.model.update(model_key, state.model, vectors)
+    model, info = plan.models[name].update(model_key, state.model, vectors)
     return state._replace(model=model), info
 
 
@@ -179,7 +182,7 @@ def finish(plan: Plan, key: Key, state: dict[str, Scaled]) -> dict[str, Scaled]:
     """Returns the parameters."""
     keys = layer_keys(key, state)
     return {
-        name: layer._replace(model=plan.model.finish(keys[name], layer.model))
+        name: layer._replace(model=plan.models[name].finish(keys[name], layer.model))
         for name, layer in state.items()
     }
 
@@ -188,7 +191,7 @@ def layer_errors(
     plan: Plan, params: dict[str, Scaled], maps: Maps
 ) -> tuple[dict[str, Float[Array, "_ _"]], Diagnostics]:
     """Returns the errors of all patches of one image, by layer."""
-    layers = {name: patch_errors(plan, params[name], layer) for name, layer in maps.items()}
+    layers = {name: patch_errors(plan, name, params[name], layer) for name, layer in maps.items()}
     infos = [info for _, info in layers.values()]
     count = len(infos)
     mean = {name: total(info.mean[name] for info in infos) / count for name in infos[0].mean}
@@ -200,13 +203,13 @@ def layer_errors(
 
 
 def patch_errors(
-    plan: Plan, params: Scaled, image: Float[Array, "h w c"]
+    plan: Plan, name: str, params: Scaled, image: Float[Array, "h w c"]
 ) -> tuple[Float[Array, "i j"], Diagnostics]:
     """Returns the errors of all patches of a layer of one image."""
     size, stride = plan.patches.size, plan.patches.stride
     unit = image_unit(plan.normalise, params.unit, image)
     vectors = normalise(plan.normalise, extract(image / unit, size, stride)).vectors
-    errors, info = plan.model.errors(params.model, vectors)
+    errors, info = plan.models[name].errors(params.model, vectors)
     rows, columns = (len(grid(side, size, stride)) for side in image.shape[:2])
     return errors.reshape(rows, columns), info
 
