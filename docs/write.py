@@ -345,8 +345,11 @@ def published_table(results: Path, system: str, title: str, path: str) -> str:
     rows = []
     for name in TEXTURES:
         record = results / path.format(name)
-        seeds = [record] if record.exists() else sorted(record.parent.glob(f"{record.stem}_seed*"))
-        measured = [read_results(each) for each in seeds]
+        measured = [
+            read_results(each)
+            for each in sorted(record.parent.glob(f"{record.stem}*.json"))
+            if SEED.sub("", each.stem) == record.stem
+        ]
         ours = ("not measured",) * 2
         if measured:
             ours = (interval([each.image.auroc for each in measured]), rates(measured))
