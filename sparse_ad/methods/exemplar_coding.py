@@ -35,8 +35,12 @@ from sparse_ad.types import NO_DIAGNOSTICS, Diagnostics, Features, Key, Method, 
 class ExemplarCoding:
     """Patches that a few exemplars, chosen from normal patches, cannot code.
 
-        error of a patch x = min over z of ||y - zD||^2,   ||z||_0 <= coder.nonzeros
+        error of a patch x = min over z of ||y - zD||^2 / ||y||^p,   ||z||_0 <= coder.nonzeros
         y = (x - mean) W,   W^T C W = C (C + shrinkage tr(C)/d I)^-1    or, not whitened,   y = x
+
+    With p = 0 errors are those of the code, and grow with the square of a patch's contrast; with
+    p = 1 they are the geometric mean of this error and of the fraction of the patch that is not
+    coded, and grow with its contrast.
 
     Rows of D are normal patches, chosen so that none is coded badly by all of them: see
     `sparse.exemplars`. mean and C are mean and covariance of the first batch of patches.
@@ -52,9 +56,11 @@ class ExemplarCoding:
     whiten: bool = False  # divide out the covariance of the first batch of patches
     # if whitened: added to the covariance, as a fraction of its mean variance
     shrinkage: float = 0.1
+    relative: float = 0.0  # p: the power of a patch's length that its error is divided by, 0 to 2
     pool: Pool = Pool()
 
     def __post_init__(self):
+        require(0 <= self.relative <= 2, "relative", self.relative, "give a power from 0 to 2")
         require(self.atoms >= 1, "atoms", self.atoms, "must be at least 1")
         require(self.shrinkage > 0, "shrinkage", self.shrinkage, "must be positive")
         with within("coder"):
@@ -80,7 +86,7 @@ def vector_model(options: ExemplarCoding) -> VectorModel:
         init=partial(init, options),
         update=partial(update, options.whiten),
         finish=finish,
-        errors=partial(errors, coder, options.whiten),
+        errors=partial(errors, coder, options.whiten, options.relative),
     )
 
 
@@ -123,8 +129,16 @@ def finish(key: Key, state: WhitenedExemplars) -> WhitenedExemplars:
 
 
 def errors(
-    coder: Coder, whitened: bool, params: WhitenedExemplars, vectors: Float[Array, "p d"]
+    coder: Coder,
+    whitened: bool,
+    power: float,
+    params: WhitenedExemplars,
+    vectors: Float[Array, "p d"],
 ) -> tuple[Float[Array, " p"], Diagnostics]:
-    """Returns the squared residuals of the codes."""
+    """Returns the squared residuals of the codes, divided by a power of the signals' lengths."""
     signals = to_signals(whitened, params.whitening, vectors)
-    return coder(params.exemplars.atoms, signals).error, NO_DIAGNOSTICS
+    error = coder(params.exemplars.atoms, signals).error
+    if power == 0:
+        return error, NO_DIAGNOSTICS
+    energy = jnp.sum(signals**2, axis=-1)  # the error of a signal of no length is 0
+    return error / jnp.where(energy > 0.0, energy, 1.0) ** (power / 2), NO_DIAGNOSTICS
