@@ -9,16 +9,13 @@ as_described      the paper's text: outputs of the 4th, 7th and 10th convolution
 published_code    the code's way: the image is max-pooled by 4, 2, 1, so that all maps are 32x32; 2
                   positions cut from each side; each channel of each image to mean 0, std 1;
                   OMP with 3 non-zeros; score = sum over channels of the 5 largest patch errors.
+                  What comes without a variant.
 published_code_2020   the same with the indexing of the code until April 2020, with which the
                   paper's table was made.
 as_described_calibrated, published_code_calibrated   ours: the same features and dictionaries;
                   errors are summed over channels, in units of those of held-out normal images at
                   their position (docs/calibration.md); score = sum over layers of the mean of the
                   largest 1 %.
-improved          ours: activations of one deep layer behind its ReLU, to the power 1/2, smoothed,
-                  less their border; all channels together; coded by 3 of 6,000 exemplars (see
-                  sparse/exemplars.py).
-improved_resnet18, improved_efficientnet   the same with other networks.
 
 Mapping: `coder.penalty` is the paper's alpha in the scaling of its Eq. (1); `coder.nonzeros` the
 code's n_nonzero_coefs. Differs: dictionaries are learned online (Mairal et al. 2010) from batches
@@ -29,8 +26,7 @@ MINUTES  on 2 cores: 4 to 6 for the 1,344 images of magnetic_tile
 
 Published image AUROC, MVTec AD (Table 1): carpet 0.99, grid 0.97, leather 0.99, tile 0.92,
 wood 0.99, mean 0.97; R1 / R2: 1.00 / 0.98, 1.00 / 0.88, 0.97 / 0.97, 0.94 / 0.76, 0.95 / 0.98.
-Ours: not measured on MVTec AD, whose images are not redistributed. Measured on other sets:
-results/mlf_sc, shown in the README.
+Ours: results/mlf_sc, shown in the README.
 """
 
 from dataclasses import replace
@@ -42,14 +38,11 @@ from sparse_ad.evaluation.protocol import Evaluation
 from sparse_ad.experiment import Experiment
 from sparse_ad.features import Network
 from sparse_ad.fitting.setup import Fit
-from sparse_ad.methods.exemplar_coding import ExemplarCoding
 from sparse_ad.methods.mlf_sc import ChannelPatches, MlfSc
 from sparse_ad.methods.mlf_sc_2020 import MlfSc2020
-from sparse_ad.normalisation import Normalise
 from sparse_ad.options import section
-from sparse_ad.patches import Patches, Pool
+from sparse_ad.patches import Pool
 from sparse_ad.sparse.channels import ChannelLasso, ChannelOmp
-from sparse_ad.sparse.exemplars import ExemplarCoder
 
 LAYERS = ("conv2_2", "conv3_3", "conv4_3")
 AS_DESCRIBED = (
@@ -71,18 +64,6 @@ PUBLISHED_CODE = (
         score_of="channels",
     ),
 )
-IMPROVED = (
-    Network("vgg16", layers=("relu5_1",), power=0.5, smooth=3, crop=1, fuse=True),
-    ExemplarCoding(
-        patches=Patches(size=1, stride=1, per_image=0),
-        normalise=Normalise(remove_mean=False, scale="none"),
-        coder=ExemplarCoder(nonzeros=3),
-        atoms=6000,
-        whiten=True,
-        shrinkage=0.1,
-        pool=Pool("top_mean", fraction=0.01),
-    ),
-)
 BY_POSITION = {"score_of": "positions", "pool": Pool("top_mean", fraction=0.01)}
 CALIBRATED = {
     "as_described_calibrated": (AS_DESCRIBED[0], replace(AS_DESCRIBED[1], **BY_POSITION)),
@@ -92,19 +73,10 @@ VARIANTS = {  # name: features and method
     "as_described": AS_DESCRIBED,
     "published_code": PUBLISHED_CODE,
     "published_code_2020": (PUBLISHED_CODE[0], MlfSc2020(**vars(PUBLISHED_CODE[1]))),
-    "improved": IMPROVED,
-    "improved_resnet18": (
-        replace(IMPROVED[0], backbone="resnet18", layers=("layer3",)),
-        IMPROVED[1],
-    ),
-    "improved_efficientnet": (
-        replace(IMPROVED[0], backbone="efficientnet_lite0", layers=("stage4",), power=1.0),
-        IMPROVED[1],
-    ),
 } | CALIBRATED
 
 
-def get_config(variant: str = "improved"):
+def get_config(variant: str = "published_code"):
     """Returns the config of a variant."""
     require_choice("the variant of configs/mlf_sc.py", variant, VARIANTS)
     features, method = VARIANTS[variant]

@@ -1,4 +1,4 @@
-"""The commands that made the records, as they are given today."""
+"""The commands that made the records: as they are given today, or of a removed program, as then."""
 
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,12 @@ RENAMED = {  # what a record was made with -> its form of today
 }
 PATCH_AXIS = "--config.method.dictionary_axis=patch"  # a detector of its own today
 VARIANT = "configs/mlf_sc.py:published_code"
+REMOVED = ("benchmarks/choose_mlf_sc.py",)  # programs whose records stay
+
+
+def is_removed(path: Path) -> bool:
+    """Whether the program that made a record is there no more."""
+    return read_json(path, dict[str, Any])["environment"]["command"].startswith(REMOVED)
 
 
 def command_of(path: Path) -> str:
@@ -31,5 +37,13 @@ def command_of(path: Path) -> str:
 
 def commands_table(paths: list[Path], results: Path) -> str:
     """Returns a table of the records below the folder `results` and their commands."""
-    rows = [(path.relative_to(results).as_posix(), f"`{command_of(path)}`") for path in paths]
+    rows = [(path.relative_to(results).as_posix(), shown(path)) for path in paths]
     return table(("record", "command"), rows)
+
+
+def shown(path: Path) -> str:
+    """Returns the command of a record as Markdown; of a removed program, with its last commit."""
+    if not is_removed(path):
+        return f"`{command_of(path)}`"
+    environment = read_json(path, dict[str, Any])["environment"]
+    return f"at commit {environment['commit']['id'][:7]}: `python {environment['command']}`"

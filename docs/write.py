@@ -1,6 +1,6 @@
-"""Writes the tables of README.md and results/README.md, from results/, and docs/configs.md.
+"""Writes the tables of README.md, results/README.md and docs/choices.md, and docs/configs.md.
 
-No number is typed by hand.
+The tables come from results/: no number in them is typed by hand.
 
 python -m docs.write          writes them
 python -m docs.write --check  exit code 1 unless they are up to date and every record says which
@@ -10,13 +10,17 @@ python -m docs.write --check  exit code 1 unless they are up to date and every r
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from docs import options
 from docs.commands import commands_table
+from docs.selection import selection_table
 from sparse_ad.errors import UserError
+from sparse_ad.evaluation.comparison import sample_std
 from sparse_ad.evaluation.records import read_results
 from sparse_ad.evaluation.results import Interval, Results
 from sparse_ad.report.tables import markdown as table
@@ -27,7 +31,8 @@ from sparse_ad.studies.tables import overview
 from sparse_ad.system.files import read_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-README, RESULTS, CONFIGS = ROOT / "README.md", ROOT / "results", ROOT / "docs" / "configs.md"
+README, RESULTS = ROOT / "README.md", ROOT / "results"
+CHOICES, CONFIGS = ROOT / "docs" / "choices.md", ROOT / "docs" / "configs.md"
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 PUBLISHED = (  # column of the paper's Table 1, its title, and the path of our record
     ("sparse_coding", "sparse coding", "sparse_patches/mvtec_{}.json"),
@@ -35,44 +40,58 @@ PUBLISHED = (  # column of the paper's Table 1, its title, and the path of our r
 )
 DASH = "–"
 
+SEED = re.compile(r"_seed\d+$")  # of a record's name, where an experiment was run with several
+
 Records = dict[Path, Results]
+Seeds = Sequence[Results]  # of one experiment, each of another seed
 Row = dict[str, Any]  # of a benchmark: each has columns of its own
 
 
-def counts(results: Results) -> str:
+def counts(seeds: Seeds) -> str:
     """Returns the numbers of training, calibration and test images."""
-    train, calibration, normal, anomalous, _ = results.counts
-    return f"{train} / {calibration} / {normal + anomalous}"
+    texts = (
+        f"{train} / {calibration} / {normal + anomalous}"
+        for train, calibration, normal, anomalous, _ in (each.counts for each in seeds)
+    )
+    return ", ".join(dict.fromkeys(texts))
 
 
-def number(metric: Interval) -> str:
-    return DASH if metric.value is None else f"{metric.value:.3f}"
-
-
-def interval(metric: Interval) -> str:
-    if metric.value is None:
+def number(metrics: Sequence[Interval]) -> str:
+    """Returns a metric, of several seeds as mean ± std; a dash where one is not defined."""
+    values = [metric.value for metric in metrics if metric.value is not None]
+    if len(values) < len(metrics):
         return DASH
-    return f"{metric.value:.3f} ({metric.low:.3f}–{metric.high:.3f})"
+    std = sample_std(values)
+    return f"{fmean(values):.3f}" + ("" if std is None else f" ± {std:.3f}")
 
 
-def rates(results: Results) -> str:
-    return f"{number(results.image.r1)} / {number(results.image.r2)}"
+def interval(metrics: Sequence[Interval]) -> str:
+    """Returns a metric, of one seed with its interval."""
+    low, high = metrics[0].low, metrics[0].high
+    bounds = "" if len(metrics) > 1 or low is None else f" ({low:.3f}–{high:.3f})"
+    return number(metrics) + bounds
 
 
-def speed(results: Results) -> str:
+def rates(seeds: Seeds) -> str:
+    r1, r2 = ([getattr(each.image, name) for each in seeds] for name in ("r1", "r2"))
+    return f"{number(r1)} / {number(r2)}"
+
+
+def speed(seeds: Seeds) -> str:
     """Returns images per second; a dash where features came from disk: no speed of the whole."""
-    cached = results.config.get("features", {}).get("cache_gb")
-    return DASH if cached else f"{results.cost.images_per_second:.1f}"
+    if any(each.config.get("features", {}).get("cache_gb") for each in seeds):
+        return DASH
+    return f"{fmean(each.cost.images_per_second for each in seeds):.1f}"
 
 
-MEASURED: dict[str, Callable[[Results], str]] = {  # title -> what it shows; first come config, data
+MEASURED: dict[str, Callable[[Seeds], str]] = {  # title -> what it shows; first come config, data
     "train / calibration / test": counts,
-    "image AUROC": lambda results: interval(results.image.auroc),
-    "AP": lambda results: number(results.image.ap),
+    "image AUROC": lambda seeds: interval([each.image.auroc for each in seeds]),
+    "AP": lambda seeds: number([each.image.ap for each in seeds]),
     "R1 / R2": rates,
-    "pixel AUROC": lambda results: number(results.pixel.auroc),
-    "AUPRO 0.3": lambda results: number(results.pixel.aupro_30),
-    "AUPRO 0.05": lambda results: number(results.pixel.aupro_05),
+    "pixel AUROC": lambda seeds: number([each.pixel.auroc for each in seeds]),
+    "AUPRO 0.3": lambda seeds: number([each.pixel.aupro_30 for each in seeds]),
+    "AUPRO 0.05": lambda seeds: number([each.pixel.aupro_05 for each in seeds]),
     "images/s": speed,
 }
 BRIEF = ("image AUROC", "R1 / R2", "AUPRO 0.3", "images/s")
@@ -120,16 +139,13 @@ BENCHMARKS: dict[str, tuple[str, tuple[Column, ...]]] = {  # block of the README
             ("share of peak", "share of peak", ".2f"),
         ),
     ),
-    "choice": (
-        "choose_mlf_sc",
-        (
-            ("variant", "variant", ""),
-            ("changed", "candidate", ""),
-            ("planted AUROC", "planted", ".3f"),
-            ("test AUROC", "test", ".3f"),
-        ),
-    ),
 }
+IMPROVED: tuple[Column, ...] = (  # of benchmarks/choose_mlf_sc.json, in docs/choices.md
+    ("variant", "variant", ""),
+    ("changed", "candidate", ""),
+    ("planted AUROC", "planted", ".3f"),
+    ("test AUROC", "test", ".3f"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,8 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = parser.parse_args(arguments).check
     try:
         if check:
-            return report_problems(RESULTS, README)
-        for path, content in pages(RESULTS, README).items():
+            return report_problems(RESULTS, README, CHOICES)
+        for path, content in pages(RESULTS, README, CHOICES).items():
             write_text(path, content)
         write_text(CONFIGS, options.page())
     except UserError as error:
@@ -149,11 +165,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def report_problems(results: Path, readme: Path) -> int:
+def report_problems(results: Path, readme: Path, choices: Path) -> int:
     """Prints what is out of date or missing; returns the exit code."""
+    expected = pages(results, readme, choices) | {CONFIGS: options.page()}
     problems = [
         f"{path}: is out of date; run python -m docs.write"
-        for path, content in (pages(results, readme) | {CONFIGS: options.page()}).items()
+        for path, content in expected.items()
         if not path.exists() or path.read_text("utf-8") != content
     ]
     problems += [
@@ -177,12 +194,30 @@ def missing_origin(path: Path) -> Iterator[str]:
         yield "the command"
 
 
-def pages(results: Path, readme: Path) -> dict[Path, str]:
-    """Returns both pages, filled from the records."""
-    content = readme.read_text("utf-8")
-    for name, block in readme_blocks(results, readme).items():
-        content = fill(content, name, block)
-    return {readme: content, results / "README.md": all_records(results)}
+def pages(results: Path, readme: Path, choices: Path) -> dict[Path, str]:
+    """Returns the pages, filled from the records."""
+    return {
+        readme: fill_all(readme, readme_blocks(results, readme)),
+        choices: fill_all(choices, choices_blocks(results)),
+        results / "README.md": all_records(results),
+    }
+
+
+def fill_all(path: Path, blocks: Mapping[str, str]) -> str:
+    """Returns a page with its blocks replaced, by name."""
+    content = path.read_text("utf-8")
+    for name, block in blocks.items():
+        content = fill(content, name, block, path.name)
+    return content
+
+
+def choices_blocks(results: Path) -> dict[str, str]:
+    """Returns the blocks of docs/choices.md by name, as Markdown."""
+    benchmarks = results / "benchmarks"
+    return {
+        "choices": selection_table(benchmarks / "choose_sparse_features.json"),
+        "improved": benchmark_table(benchmarks / "choose_mlf_sc.json", IMPROVED),
+    }
 
 
 def readme_blocks(results: Path, readme: Path) -> dict[str, str]:
@@ -195,7 +230,7 @@ def readme_blocks(results: Path, readme: Path) -> dict[str, str]:
         for path, record in study_records(results).items()
     ]
     return {
-        "results": evaluation_table(real, readme.parent, BRIEF),
+        "results": evaluation_table(by_experiment(real), readme.parent, BRIEF),
         "studies": "\n\n".join(studies),
         "memory": memory_table(results / "benchmarks" / "memory.json"),
         **{
@@ -210,7 +245,7 @@ def all_records(results: Path) -> str:
     parts = [
         "# All records",
         "Written by `python -m docs.write`. What the columns mean: [README](../README.md).",
-        evaluation_table(evaluations(results), results, tuple(MEASURED)),
+        evaluation_table(by_record(evaluations(results)), results, tuple(MEASURED)),
         *(published_table(results, *each) for each in PUBLISHED),
         "Published: Imamura et al., *MLF-SC* (2021), Table 1.",
         *(
@@ -239,17 +274,42 @@ def study_records(results: Path) -> dict[Path, StudyRecord]:
     return {path: read_json(path, StudyRecord) for path in paths}
 
 
-def evaluation_table(records: Records, page: Path, columns: Sequence[str]) -> str:
-    """Returns a table of evaluations, with links from the folder of the page to the records."""
+def by_record(records: Records) -> list[Records]:
+    """Returns each record apart."""
+    return [{path: results} for path, results in records.items()]
+
+
+def by_experiment(records: Records) -> list[Records]:
+    """Returns the records of each experiment: those whose names differ in the seed alone."""
+    groups: dict[Path, Records] = defaultdict(dict)
+    for path, results in records.items():
+        groups[path.with_name(SEED.sub("", path.stem))][path] = results
+    return list(groups.values())
+
+
+def evaluation_table(experiments: Sequence[Records], page: Path, columns: Sequence[str]) -> str:
+    """Returns a table of experiments, with links from the folder of the page to the records."""
     rows = [
         (
-            path.parent.name,
-            f"[{path.stem}]({path.relative_to(page)})",
-            *(MEASURED[name](results) for name in columns),
+            next(iter(records)).parent.name,
+            links(records, page),
+            *(MEASURED[name](list(records.values())) for name in columns),
         )
-        for path, results in records.items()
+        for records in experiments
     ]
     return table(("config", "data", *columns), rows)
+
+
+def links(records: Records, page: Path) -> str:
+    """Returns the name of an experiment, linked to its record, or to those of all its seeds."""
+    paths = {path.stem: path.relative_to(page).as_posix() for path in records}
+    if len(paths) == 1:
+        return "".join(f"[{stem}]({path})" for stem, path in paths.items())
+    each = ", ".join(
+        f"[{results.config['seed']}]({path})"
+        for results, path in zip(records.values(), paths.values(), strict=True)
+    )
+    return f"{SEED.sub('', next(iter(paths)))}, {len(paths)} seeds ({each})"
 
 
 def benchmark_table(path: Path, columns: Sequence[Column]) -> str:
@@ -285,25 +345,29 @@ def published_table(results: Path, system: str, title: str, path: str) -> str:
     rows = []
     for name in TEXTURES:
         record = results / path.format(name)
+        measured = [
+            read_results(each)
+            for each in sorted(record.parent.glob(f"{record.stem}*.json"))
+            if SEED.sub("", each.stem) == record.stem
+        ]
         ours = ("not measured",) * 2
-        if record.exists():
-            measured = read_results(record)
-            ours = (interval(measured.image.auroc), rates(measured))
+        if measured:
+            ours = (interval([each.image.auroc for each in measured]), rates(measured))
         r1, r2 = paper["r1_r2"][system][name]
         published = paper["image_auroc"][system][name]
         rows.append((name, f"{published:.2f}", ours[0], f"{r1:.2f} / {r2:.2f}", ours[1]))
     return table(head, rows)
 
 
-def fill(page: str, name: str, content: str) -> str:
+def fill(page: str, name: str, content: str, file: str) -> str:
     """Returns the page with what stands between <!-- name --> and <!-- /name --> replaced.
 
-    Raises: UserError where the markers are missing.
+    Raises: UserError, which names the file, where the markers are missing.
     """
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     pattern = re.compile(f"(?<={re.escape(opening)}\n).*?(?={re.escape(closing)})", re.DOTALL)
     if not pattern.search(page):
-        raise UserError(f"README.md: {opening} or {closing} is missing; put it back")
+        raise UserError(f"{file}: {opening} or {closing} is missing; put it back")
     return pattern.sub(lambda _: f"{content}\n", page, count=1)
 
 

@@ -1,4 +1,4 @@
-"""Table 1 of the MLF-SC paper: its two methods, and ours, on the five textures of MVTec AD.
+"""Table 1 of the MLF-SC paper: its two methods, calibrated, and ours, on five textures.
 
 Source: Imamura et al., MLF-SC, Table 1. {root} is the folder that holds the categories, each laid
 out as MVTec AD is. For some of them: --config.only_blocks=leather (repeat it for more).
@@ -25,9 +25,16 @@ def get_config():
     config.rows = (
         Row("sparse_coding", "sparse coding", "configs/sparse_patches.py"),
         Row("mlf_sc", "MLF-SC, as published", "configs/mlf_sc.py:published_code"),
-        Row("improved", "MLF-SC, improved", "configs/mlf_sc.py:improved"),
+        Row(
+            "mlf_sc_calibrated", "MLF-SC, calibrated", "configs/mlf_sc.py:published_code_calibrated"
+        ),
+        Row("sparse_features", "sparse features", "configs/sparse_features.py"),
     )
     config.common = ("data.name=folder",)
-    config.compare = (("mlf_sc", "sparse_coding"), ("improved", "mlf_sc"))
+    config.compare = (
+        ("mlf_sc", "sparse_coding"),
+        ("mlf_sc_calibrated", "mlf_sc"),
+        ("sparse_features", "mlf_sc"),
+    )
     config.published.update(auroc="imamura_mlf_sc.image_auroc", r1_r2="imamura_mlf_sc.r1_r2")
     return config

@@ -53,7 +53,7 @@ class Predictions(NamedTuple):
 class Predictor:
     """Scores new images by the fitted detector of a workdir.
 
-        predictor = Predictor("runs/mlf_sc_improved")
+        predictor = Predictor("runs/sparse_features_vgg16")
         score, flagged, maps, *_ = predictor.predict(images)
 
     `false_alarm_rate`: of normal images that may be flagged, the default that of the fit.

@@ -1,6 +1,7 @@
 """Every command of a record runs with today's options."""
 
 import importlib
+import re
 import shlex
 
 import pytest
@@ -13,7 +14,8 @@ from sparse_ad.system.command_line import load_config
 
 RECORDS = write.records_of(write.RESULTS)
 RUNS = [path for path in RECORDS if path.parent.name != "benchmarks"]
-BENCHMARKS = [path for path in RECORDS if path.parent.name == "benchmarks"]
+REMOVED = [path for path in RECORDS if commands.is_removed(path)]
+BENCHMARKS = [path for path in RECORDS if path.parent.name == "benchmarks" and path not in REMOVED]
 
 
 def name_of(path):
@@ -38,3 +40,10 @@ def test_a_benchmark_is_a_module_of_today(path):
     program, flag, module = commands.command_of(path).split()[:3]
     assert (program, flag) == ("python", "-m")
     assert importlib.util.find_spec(module)
+
+
+@pytest.mark.parametrize("path", REMOVED, ids=name_of)
+def test_of_a_removed_program_the_commit_is_named_that_has_it(path):
+    command = commands.shown(path)
+    assert re.fullmatch(r"at commit [0-9a-f]{7}: `python benchmarks/\w+\.py .*`", command)
+    assert not (write.ROOT / command.split()[4]).exists()
