@@ -10,7 +10,9 @@ from sparse_ad.normalisation import (
     SCALES,
     Normalise,
     image_unit,
+    mean_and_std,
     normalise,
+    standardise_channels,
     training_unit,
 )
 
@@ -63,3 +65,38 @@ def test_flat_patches_are_not_amplified():
 def test_a_wrong_scale_is_named():
     with pytest.raises(FieldError, match=r"^scale = 'local': choose one of global, image, none"):
         Normalise(scale="local")
+
+
+def maps_of(seed: int = 3) -> np.ndarray:
+    """Maps of two images, whose channels differ in mean and std."""
+    rng = np.random.default_rng(seed)
+    scale, shift = rng.uniform(0.01, 100.0, (2, 2, 1, 1, 4))
+    return (shift + scale * rng.gamma(2.0, size=(2, 7, 9, 4))).astype(np.float32)
+
+
+def test_each_channel_of_each_map_is_standardised():
+    maps = maps_of()
+    found = np.asarray(standardise_channels(jnp.asarray(maps)))
+    np.testing.assert_allclose(found.mean((1, 2)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(found.std((1, 2)), 1.0, rtol=1e-5)
+    exact = maps.astype(np.float64)
+    expected = (exact - exact.mean((1, 2), keepdims=True)) / exact.std((1, 2), keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=1e-3)  # float32, with means above the std
+    np.testing.assert_array_equal(standardise_channels(jnp.asarray(maps[1])), found[1])
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, 0.1, 1e6])
+def test_flat_channels_are_not_amplified(value):
+    maps = maps_of()
+    maps[0, ..., 2] = value
+    found = np.asarray(standardise_channels(jnp.asarray(maps)))
+    np.testing.assert_allclose(found[0, ..., 2], 0.0, atol=1e-6 * max(value, 1.0))
+    np.testing.assert_allclose(np.delete(found.std((1, 2))[0], 2), 1.0, rtol=1e-5)
+
+
+def test_mean_and_std_along_axes():
+    maps = maps_of()
+    mean, std = mean_and_std(jnp.asarray(maps), (0, 1, 2))
+    assert mean.shape == std.shape == (1, 1, 1, 4)
+    np.testing.assert_allclose(mean[0, 0, 0], maps.mean((0, 1, 2), np.float64), rtol=1e-5)
+    np.testing.assert_allclose(std[0, 0, 0], maps.std((0, 1, 2), np.float64), rtol=1e-4)

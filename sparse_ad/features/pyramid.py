@@ -152,7 +152,7 @@ def check_size(options: Network, size: tuple[int, int]) -> None:
         for layer in network.layers:
             side = BACKBONES[options.backbone].layers[layer].stride * factor
             remedy = (
-                f"layer {layer} needs {side} x {side} pixels or more: enlarge the images, or "
+                f"layer {layer} needs {side} x {side} pixels or more: make it larger, or "
                 "choose an earlier layer in features.layers"
             )
             require(min(size) >= side, "size", size, remedy)
@@ -170,7 +170,7 @@ def check_crop(
         shortest = min(leaf.shape[1:3])
         remedy = (
             f"features.crop = {crop} leaves nothing of layer {layer}, whose shorter side has "
-            f"{shortest} positions: enlarge the images, or crop less"
+            f"{shortest} positions: make it larger, or crop less"
         )
         require(2 * crop < shortest, "size", size, remedy)
 

@@ -116,6 +116,31 @@ def test_power_smooth_and_crop_in_this_order():
         assert np.abs(smoothed(plain()[name], 3)[:, 2:-2, 2:-2] ** 0.5 - expected).max() > 1e-2
 
 
+def test_maps_are_standardised_last():
+    """Each channel of each image by itself, over what the crop leaves."""
+    fields = {"power": 0.5, "smooth": 3, "crop": 1}
+    plain, found = maps_of(images_of(), **fields), maps_of(images_of(), **fields, standardise=True)
+    for name, each in found.items():
+        np.testing.assert_allclose(each.mean((1, 2)), 0.0, atol=1e-5)
+        np.testing.assert_allclose(each.std((1, 2)), 1.0, rtol=1e-4)
+        mean, std = (getattr(plain[name], part)((1, 2), keepdims=True) for part in ("mean", "std"))
+        np.testing.assert_allclose(each, (plain[name] - mean) / std, rtol=1e-4, atol=1e-4)
+
+
+def test_standardised_maps_of_flat_images_are_finite():
+    flat = np.full((1, SIDE, SIDE, 3), 0.5, np.float32)
+    for fields in ({}, {"power": 0.5, "smooth": 3}, {"crop": 5, "layers": ("relu1_2",)}):
+        for each in maps_of(flat, **fields, standardise=True).values():
+            assert np.isfinite(each).all()
+
+
+def test_standardised_layers_are_fused_at_equal_weight():
+    found = maps_of(images_of(), fuse=True, standardise=True)["relu1_2+relu2_2"]
+    np.testing.assert_allclose(found[..., :4].std((1, 2)), 1.0, rtol=1e-4)
+    alone = maps_of(images_of(), standardise=True)["relu1_2"]
+    np.testing.assert_array_equal(found[..., :4], alone)
+
+
 @pytest.mark.parametrize("side", [1, 2, 3, 5])
 def test_mean_filter(side):
     maps = np.random.default_rng(2).normal(size=(2, 5, 7, 3)).astype(np.float32)
@@ -185,6 +210,7 @@ MATTERS = {
     "power": (1.0, 0.5),
     "smooth": (1, 3),
     "crop": (0, 1),
+    "standardise": (False, True),
     "fuse": (False, True),
     "dtype": ("float32", "bfloat16"),
     "batch_size": (1, 2),  # changes the rounding

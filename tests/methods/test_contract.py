@@ -63,6 +63,13 @@ CASES = {
         draws=False,
         close=1e-6,  # compiled for eight devices, the pursuit rounds its last bit otherwise
     ),
+    "exemplar_coding_layers": Case(
+        ExemplarCoding(Patches(size=3, stride=1, per_image=0), atoms=24, whiten=True),
+        HandMade(2),
+        views=("explain",),
+        grid=True,
+        draws=False,
+    ),
     "mlf_sc_as_described": Case(
         replace(
             MLF_SC,
@@ -266,10 +273,9 @@ def two_maps(images):
     return {"one": images, "two": images[:, ::2]}
 
 
-@pytest.mark.parametrize("options", [SPARSE, ExemplarCoding(), Pca()])
-def test_one_map_is_wanted(options):
+def test_one_map_is_wanted():
     with pytest.raises(UserError, match=r"features\.fuse = False: leaves one, two apart"):
-        build(options, Features(two_maps, "two"), (SIDE, SIDE, 1))
+        build(Pca(), Features(two_maps, "two"), (SIDE, SIDE, 1))
 
 
 @pytest.mark.parametrize(

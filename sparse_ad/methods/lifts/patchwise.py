@@ -136,9 +136,12 @@ def training_vectors(
 
 
 def layer_keys(key: Key, names: Maps | dict[str, Scaled]) -> dict[str, Key]:
-    """Returns a key for each layer: the key itself where there is one."""
+    """Returns a key for each layer: the key itself where there is one.
+
+    By the order of their names: compiled functions are given layers so, whatever order they had.
+    """
     keys = jax.random.split(key, len(names)) if len(names) > 1 else [key]
-    return dict(zip(names, keys, strict=True))
+    return dict(zip(sorted(names), keys, strict=True))
 
 
 def init(plan: Plan, key: Key, maps: Maps) -> dict[str, Scaled]:
