@@ -1,8 +1,10 @@
 """Sparse coding by exemplars: the dictionary is a choice of normal patches as they are."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -54,6 +56,7 @@ class ExemplarCoding:
     coder: ExemplarCoder = ExemplarCoder()
     # exemplars that are kept at most: of every layer, or of each of several, as (2000, 6000)
     atoms: tuple[int, ...] = (6000,)
+    weights: tuple[float, ...] = (1.0,)  # of each of several layers in the sum of their errors
     whiten: bool = False  # divide out the covariance of the first batch of patches
     # if whitened: added to the covariance, as a fraction of its mean variance
     shrinkage: float = 0.1
@@ -65,6 +68,9 @@ class ExemplarCoding:
         good = bool(self.atoms) and min(self.atoms) >= 1
         remedy = "give a number of 1 or more, (6000,), or one for each layer, (2000, 6000)"
         require(good, "atoms", self.atoms, remedy)
+        good = bool(self.weights) and min(self.weights) > 0
+        remedy = "give a number above 0, (1.0,), or one for each layer, (1.0, 0.5)"
+        require(good, "weights", self.weights, remedy)
         require(self.shrinkage > 0, "shrinkage", self.shrinkage, "must be positive")
         with within("coder"):
             require_fewer(self.coder.nonzeros, min(self.atoms))
@@ -76,12 +82,13 @@ class ExemplarCoding:
         """
         layers = map_shapes(features, shape)
         remedy = f"give one number, or one for each of {', '.join(layers)}"
-        require(len(self.atoms) in (1, len(layers)), "atoms", self.atoms, remedy)
-        counts = self.atoms if len(self.atoms) > 1 else self.atoms * len(layers)
-        models = {
-            name: vector_model(self, count) for name, count in zip(layers, counts, strict=True)
-        }
-        return patchwise(models, self.patches, self.normalise, self.pool, features, shape)
+        for name in ("atoms", "weights"):
+            given = getattr(self, name)
+            require(len(given) in (1, len(layers)), name, given, remedy)
+        atoms, weights = by_layer(self.atoms, layers), by_layer(self.weights, layers)
+        models = {name: vector_model(self, count) for name, count in atoms.items()}
+        options = self.patches, self.normalise, self.pool
+        return patchwise(models, *options, features, shape, weights)
 
 
 class WhitenedExemplars(NamedTuple):
@@ -89,6 +96,11 @@ class WhitenedExemplars(NamedTuple):
 
     whitening: Whitening
     exemplars: Exemplars
+
+
+def by_layer(values: tuple[Any, ...], layers: Iterable[str]) -> dict[str, Any]:
+    """Returns the value of each layer, given one for all, or one for each."""
+    return dict(zip(layers, values if len(values) > 1 else repeat(values[0]), strict=False))
 
 
 def vector_model(options: ExemplarCoding, atoms: int) -> VectorModel:

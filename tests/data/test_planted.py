@@ -44,6 +44,9 @@ def test_kinds_differ():
     assert len({each.tobytes() for each in found}) == len(KINDS)
 
 
+SOFT = {"bent": 16, "shade": 40}  # pixels of outline beyond the mask
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_the_mask_says_where(kind, shape):
@@ -55,10 +58,10 @@ def test_the_mask_says_where(kind, shape):
         assert planted.min() >= 0 and planted.max() <= 1
         change = np.abs(planted - image).max(-1)
         assert change[mask].max() >= VISIBLE
-        assert 0 < mask.sum() < 0.5 * mask.size
+        assert 0 < mask.sum() < (0.8 if kind == "shade" else 0.5) * mask.size
         assert change[mask].sum() > 0.6 * change.sum()
         # Beyond a few pixels of its soft outline an image is as it was.
-        far = ~ndimage.binary_dilation(mask, iterations=16 if kind == "bent" else 5)
+        far = ~ndimage.binary_dilation(mask, iterations=SOFT.get(kind, 5))
         assert_array_equal(planted[far], image[far])
 
 
@@ -69,7 +72,7 @@ def test_pixels_of_no_weight_keep_their_bits(kind):
         found, weight = KINDS[kind](np.random.default_rng(seed), image)
         assert weight.shape == (48, 64) and weight.min() >= 0 and 0.25 <= weight.max() <= 1
         untouched = weight == 0
-        assert untouched.any()
+        assert untouched.any() or kind == "shade"
         assert_array_equal(found[untouched], image[untouched])
 
 

@@ -66,6 +66,7 @@ class Plan(NamedTuple):
     shapes: dict[str, Shape]  # of the maps, by layer
     shape: tuple[int, int]  # of the images
     border: int
+    weights: Mapping[str, float]  # of each layer in the sum
 
     def finest(self) -> tuple[int, int]:
         """Returns the size (height, width) of the map with the most positions."""
@@ -81,10 +82,12 @@ def patchwise(
     pooling: Pool,
     features: Features,
     shape: Shape,
+    weights: Mapping[str, float] | None = None,
 ) -> Method:
     """Returns the detector that applies a model to every patch of an image, or of its features.
 
-    `model`: of every layer, or those of each by its name.
+    `model`: of every layer, or those of each by its name. `weights`: of each layer in the sum of
+    several; None: 1.
 
     An "image" is here a layer that the features give. The errors are resized to `shape`, the size
     of the images. The detector has views where the features are the pixels, and one of what each
@@ -98,7 +101,16 @@ def patchwise(
             for side in (height, width):
                 grid(side, patches.size, patches.stride)
     models = model if isinstance(model, Mapping) else dict.fromkeys(shapes, model)
-    plan = Plan(models, patches, normalise, pooling, shapes, shape[:2], features.border)
+    plan = Plan(
+        models,
+        patches,
+        normalise,
+        pooling,
+        shapes,
+        shape[:2],
+        features.border,
+        weights or dict.fromkeys(shapes, 1.0),
+    )
     errors = ErrorGrid(
         partial(layer_errors, plan), partial(pool_layers, plan), partial(draw_layers, plan)
     )
@@ -229,7 +241,7 @@ def pool_layers(plan: Plan, errors: Errors, counted: Counted | None = None) -> F
         name: at_finest(plan, name, there.astype(jnp.float32)) for name, there in counted.items()
     }
     means = [
-        at_finest(plan, name, kept[name]) / jnp.where(share > 0.0, share, 1.0)
+        plan.weights[name] * at_finest(plan, name, kept[name]) / jnp.where(share > 0.0, share, 1.0)
         for name, share in shares.items()
     ]
     there = jnp.stack(list(shares.values())).min(axis=0) >= COVERED
@@ -237,8 +249,10 @@ def pool_layers(plan: Plan, errors: Errors, counted: Counted | None = None) -> F
 
 
 def add_layers(plan: Plan, errors: Errors) -> Float[Array, "h w"]:
-    """Returns the sum of the errors of all layers, on the finest grid."""
-    return total(at_finest(plan, name, values) for name, values in errors.items())
+    """Returns the weighted sum of the errors of all layers, on the finest grid."""
+    return total(
+        plan.weights[name] * at_finest(plan, name, values) for name, values in errors.items()
+    )
 
 
 def at_finest(plan: Plan, layer: str, errors: Float[Array, "i j"]) -> Float[Array, "h w"]:
@@ -248,12 +262,14 @@ def at_finest(plan: Plan, layer: str, errors: Float[Array, "i j"]) -> Float[Arra
 
 
 def draw_layer(plan: Plan, layer: str, errors: Float[Array, "i j"]) -> Float[Array, "h w"]:
-    """Returns the errors of a layer as an anomaly map."""
-    return image_map(errors, plan.patches, plan.shapes[layer][:2], plan.shape, plan.border)
+    """Returns the errors of a layer as an anomaly map, times its weight."""
+    return plan.weights[layer] * image_map(
+        errors, plan.patches, plan.shapes[layer][:2], plan.shape, plan.border
+    )
 
 
 def draw_layers(plan: Plan, errors: Errors) -> Float[Array, "h w"]:
-    """Returns the anomaly map: the sum of those of all layers."""
+    """Returns the anomaly map: the weighted sum of those of all layers."""
     return total(draw_layer(plan, name, values) for name, values in errors.items())
 
 
