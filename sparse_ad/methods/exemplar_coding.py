@@ -100,7 +100,7 @@ class WhitenedExemplars(NamedTuple):
 
 def by_layer(values: tuple[Any, ...], layers: Iterable[str]) -> dict[str, Any]:
     """Returns the value of each layer, given one for all, or one for each."""
-    return dict(zip(layers, values if len(values) > 1 else repeat(values[0]), strict=False))
+    return dict(zip(layers, values if len(values) > 1 else repeat(*values), strict=False))
 
 
 def vector_model(options: ExemplarCoding, atoms: int) -> VectorModel:

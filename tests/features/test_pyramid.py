@@ -107,6 +107,18 @@ def test_shrunk_images_are_max_pooled():
     np.testing.assert_allclose(found["relu2_2"], plain()["relu2_2"], **CLOSE)
 
 
+def test_a_layer_at_two_scales():
+    """Each scale has a name of its own, and is what a network sees of an image of that size."""
+    images = images_of()
+    found = maps_of(images, layers=("relu2_2", "relu2_2"), shrink=(1, 2), shrink_by="mean")
+    assert list(found) == ["relu2_2_by_1", "relu2_2_by_2"]
+    count, height, width, channels = images.shape
+    blocks = np.asarray(images).reshape(count, height // 2, 2, width // 2, 2, channels)
+    half = maps_of(blocks.mean((2, 4)), layers=("relu2_2",))
+    np.testing.assert_allclose(found["relu2_2_by_1"], plain()["relu2_2"], **CLOSE)
+    np.testing.assert_allclose(found["relu2_2_by_2"], half["relu2_2"], **CLOSE)
+
+
 def test_power_smooth_and_crop_in_this_order():
     found = maps_of(images_of(), power=0.5, smooth=3, crop=2)
     for name, each in found.items():
@@ -207,6 +219,7 @@ MATTERS = {
     "backbone": ("vgg16", "resnet18"),
     "layers": (("relu1_2", "relu2_2"), ("relu2_2", "relu1_2")),
     "shrink": ((), (2, 1)),
+    "shrink_by": ("max", "mean"),
     "power": (1.0, 0.5),
     "smooth": (1, 3),
     "crop": (0, 1),
@@ -256,6 +269,7 @@ BAD = [
     ("layers", ()),
     ("layers", ("relu1_2", "relu1_2")),
     ("shrink", (2,)),
+    ("shrink_by", "median"),
     ("shrink", (2, 0)),
     ("crop", -1),
     ("smooth", 0),

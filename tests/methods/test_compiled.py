@@ -21,7 +21,7 @@ from sparse_ad.types import PIXELS, Example
 SHAPE = (SIZE, SIZE, 1)
 DEFECT = np.s_[:, 8:16, 8:16]  # where `with_defects` puts it
 PATCHES = ExemplarCoding(
-    patches=Patches(size=4, stride=2, per_image=64), coder=ExemplarCoder(nonzeros=2), atoms=32
+    patches=Patches(size=4, stride=2, per_image=64), coder=ExemplarCoder(nonzeros=2), atoms=(32,)
 )
 
 

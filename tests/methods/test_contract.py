@@ -53,7 +53,7 @@ CASES = {
             Patches(size=1, stride=1, per_image=0),
             Normalise(remove_mean=False, scale="none"),
             ExemplarCoder(nonzeros=3),
-            atoms=24,  # of 128 patches: the dictionary fills up
+            atoms=(24,),  # of 128 patches: the dictionary fills up
             whiten=True,
             pool=Pool("top_mean"),
         ),
@@ -64,7 +64,14 @@ CASES = {
         close=1e-6,  # compiled for eight devices, the pursuit rounds its last bit otherwise
     ),
     "exemplar_coding_layers": Case(
-        ExemplarCoding(Patches(size=3, stride=1, per_image=0), atoms=24, whiten=True),
+        ExemplarCoding(
+            Patches(size=3, stride=1, per_image=0),
+            coder=ExemplarCoder(nonzeros=2, candidates=8),
+            atoms=(24, 16),
+            weights=(1.0, 0.5),
+            whiten=True,
+            relative=1.0,
+        ),
         HandMade(2),
         views=("explain",),
         grid=True,
@@ -248,10 +255,10 @@ def test_flat_image_is_no_anomaly():
     [
         (lambda: SparseCoding(atoms=0), "atoms = 0: must be at least 1"),
         (lambda: SparseCoding(minibatch=0), "minibatch = 0: must be at least 1"),
-        (lambda: ExemplarCoding(atoms=0), "atoms = 0: must be at least 1"),
+        (lambda: ExemplarCoding(atoms=(0,)), r"atoms = \(0,\): give a number of 1 or more"),
         (lambda: ExemplarCoding(shrinkage=0.0), "shrinkage = 0.0: must be positive"),
         (
-            lambda: ExemplarCoding(coder=ExemplarCoder(7), atoms=6),
+            lambda: ExemplarCoding(coder=ExemplarCoder(7), atoms=(6,)),
             "coder.nonzeros = 7: exceeds the 6 atoms",
         ),
         (lambda: MlfSc(atoms=0), "atoms = 0: give 1 to 24"),

@@ -393,3 +393,24 @@ def test_several_layers_in_tiles():
 def test_patches_larger_than_the_smallest_layer_are_named():
     with pytest.raises(FieldError, match=r"patches.size = 7: exceeds the image side of 6"):
         build("fine", "coarse", size=7)
+
+
+def test_layers_are_weighed():
+    """In score and map alike; where pixels are ignored, too."""
+    names, weights = ("fine", "coarse"), {"fine": 1.0, "coarse": 0.25}
+    options = Patches(1, 1, per_image=0), PLAIN, POOL, features_of(*names), SHAPE
+    plain, weighed = patchwise(MODEL, *options), patchwise(MODEL, *options, weights)
+    maps = plain.features.extract(jnp.asarray(images_of()))
+    params = plain.finish(KEY, plain.init(KEY, maps))
+    one = jax.tree.map(lambda layer: layer[0], maps)
+    errors, _ = plain.grid.errors(params, one)
+    scaled = {name: weights[name] * values for name, values in errors.items()}
+    score = weighed.score(params, one)
+    assert_allclose(score.image, plain.grid.pool(scaled), **CLOSE)
+    assert_allclose(score.map, plain.grid.to_map(scaled), **CLOSE)
+    ignored = jnp.zeros(SHAPE[:2], bool).at[:8].set(True)
+    counted = count_positions(plain.grid, errors, ignored)
+    assert_allclose(weighed.grid.pool(errors, counted), plain.grid.pool(scaled, counted), **CLOSE)
+    assert jax.tree.all(
+        jax.tree.map(jnp.array_equal, counted, count_positions(weighed.grid, errors, ignored))
+    )

@@ -31,7 +31,7 @@ KEY = jax.random.key(0)
 SHAPE, SIZE = (14, 20), (8, 8)
 TILES = Tiles(SIZE)
 PATCHES = Patches(size=4, stride=2, per_image=16)
-EXEMPLARS = ExemplarCoding(PATCHES, atoms=6)
+EXEMPLARS = ExemplarCoding(PATCHES, atoms=(6,))
 # Quick to compile.
 SPARSE = SparseCoding(PATCHES, coder=LassoCoder("fista", chunk=16), atoms=6, minibatch=16)
 MLF_SC = MlfSc(ChannelPatches(size=3, stride=1), ChannelOmp(nonzeros=2), atoms=3)

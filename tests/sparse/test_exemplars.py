@@ -273,3 +273,34 @@ def test_options():
     with pytest.raises(FieldError, match=r"^nonzeros = 0"):
         ExemplarCoder(0)
     assert all(comments(ExemplarCoder).values())
+
+
+def test_candidates_find_nearly_what_all_atoms_find():
+    """Their first atom is the same, and more atoms leave less."""
+    signals, atoms = gaussian(40, 12, 1), of_length_one(gaussian(101, 12, 2))
+    whole = exemplar_coder(ExemplarCoder(nonzeros=3))(atoms, signals)
+    some = exemplar_coder(ExemplarCoder(nonzeros=3, candidates=48))(atoms, signals)
+    best = np.abs(signals @ atoms.T).argmax(1)
+    assert some.code.shape == whole.code.shape
+    assert (np.asarray(some.code)[np.arange(40), best] != 0).all()
+    left = ((signals - np.asarray(some.code, np.float64) @ atoms) ** 2).sum(1)
+    np.testing.assert_allclose(some.error, left, rtol=1e-3, atol=1e-5)
+    assert (np.asarray(some.code) != 0).sum(1).max() <= 3
+    one = left_over(atoms, signals)
+    assert (np.asarray(some.error) < one).all()
+    assert np.mean(np.asarray(some.error)) < 1.2 * np.mean(np.asarray(whole.error))
+
+
+@pytest.mark.parametrize("candidates", [0, 101, 500])
+def test_as_many_candidates_as_atoms_are_all_atoms(candidates):
+    signals, atoms = gaussian(40, 12, 1), of_length_one(gaussian(101, 12, 2))
+    found, whole = (
+        exemplar_coder(ExemplarCoder(nonzeros=2, candidates=some))(atoms, signals)
+        for some in (candidates, 0)
+    )
+    np.testing.assert_array_equal(found.code, whole.code)
+
+
+def test_fewer_candidates_than_nonzeros_are_refused():
+    with pytest.raises(FieldError, match=r"candidates = 2: give 0 \(all exemplars\), or at least"):
+        ExemplarCoder(nonzeros=3, candidates=2)
