@@ -81,7 +81,7 @@ def get_config(variant: str = "vgg16"):
             data=Folder(size=SIZE, color="rgb"),
             features=network,
             method=replace(METHOD, atoms=atoms),
-            fit=Fit(epochs=1.0),
+            fit=Fit(batch_size=64, epochs=1.0),  # the first batch sets the whitening
             evaluation=EVALUATION,
         )
     )
