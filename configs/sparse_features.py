@@ -9,7 +9,7 @@ vgg16               weights from the package index; what comes without a variant
 resnet18            needs its weights: --config.features.weights=FILE
 efficientnet_lite0  weights from the package index, which the first run needs torch to read
 
-How layers, sizes and numbers were chosen, on normal images and planted defects: docs/choices.md.
+How layers, sizes and numbers were chosen, and which test figures were known then: docs/choices.md.
 
 COMMAND  python launch.py --config=configs/sparse_features.py --config.data.root=DIR
 MINUTES  on 2 cores, for 300 images: 1 (resnet18), 4 (vgg16)
