@@ -6,9 +6,9 @@ DIR holds data sets in the layout of MVTec AD, one folder each; ELPV and generat
 added. A candidate is fitted to at most `limit` training images of each set. Its `planted` metric is
 the image AUROC of held-out normal images against copies of them with one defect each
 (sparse_ad/data/planted.py), all in units of the other held-out images: choices are made by its mean
-over the sets. The `test` metrics, from labelled test images, are recorded beside it and decide
-nothing: they say how far planted defects can be trusted. What is in the output file already is not
-run again.
+over the sets. The `test` metrics, from labelled test images, are recorded beside it: they say how
+far planted defects can be trusted, and decide nothing but what docs/choices.md names. What is in
+the output file already is not run again.
 """
 
 import argparse
@@ -93,6 +93,8 @@ def main() -> None:
         for of_set in options.sets:
             if (name, of_set) in {(row["candidate"], row["set"]) for row in rows}:
                 continue
+            if "tiles.size" in SETS[of_set] and "data.size" in CANDIDATES[name]:
+                continue  # the set has a size of its own, which its tiles fit
             row = {"candidate": name, "set": of_set, **measure(name, of_set, options)}
             rows.append(row)
             print({key: value for key, value in row.items() if key != "fields"}, flush=True)

@@ -7,7 +7,7 @@ position (evaluation/error_units.py), and added up over layers. Images keep thei
 
 vgg16               weights from the package index; what comes without a variant
 resnet18            needs its weights: --config.features.weights=FILE
-efficientnet_lite0  weights from the package index, which the first run needs torch to read
+efficientnet_lite0  weights from the package index; the first run needs torch to read them
 
 How layers, sizes and numbers were chosen, and which test figures were known then: docs/choices.md.
 

@@ -57,7 +57,7 @@ class Splits(NamedTuple):
     left_out: tuple[LeftOut, ...] = ()  # files of the data set that are not used
     # test images that are copies of training or calibration images; None: not known
     copies: int | None = 0
-    stretched: int = 0  # test images whose aspect is not that of the decoded images
+    stretched: int = 0  # test images that the resize stretches by more than 1.25
 
 
 class Batch(NamedTuple):
@@ -120,6 +120,7 @@ class Features(NamedTuple):
     extract: Callable[[Float[Array | np.ndarray, "n h w c"]], Extracted]
     identity: str  # of weights and preprocessing: equal text, equal maps
     border: int = 0  # positions that were cut from each side of the maps
+    layers: tuple[str, ...] = ()  # names of the maps, in the order in which they were asked for
     raw: bool = False  # the pixels themselves: free, may be recomputed at every training step
 
 

@@ -1,4 +1,4 @@
-"""Table 1 of the MLF-SC paper: its two methods, calibrated, and ours, on five textures.
+"""Table 1 of the MLF-SC paper: its two methods, MLF-SC calibrated, and ours, on five textures.
 
 Source: Imamura et al., MLF-SC, Table 1. {root} is the folder that holds the categories, each laid
 out as MVTec AD is. For some of them: --config.only_blocks=leather (repeat it for more).

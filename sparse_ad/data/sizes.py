@@ -20,7 +20,7 @@ from sparse_ad.errors import UserError
 from sparse_ad.types import Example
 
 MOST = 1000  # training images, at most, whose headers are read
-STRETCH = 1.25  # a larger factor is told
+STRETCH = 1.25  # a larger factor is a warning
 SIMILAR = 1e-6  # relative; rounding of the factor
 
 Size = tuple[int, int]  # height, width
@@ -53,7 +53,7 @@ def find_size(
 
     The median is that of at most MOST of them, drawn by seed. `stride`: of the features, in pixels.
     `fitted`: the size of a fit, which is kept.
-    Tells by warnings what is stretched; logs a size that was chosen.
+    Warns of images that are stretched; logs a size that was chosen.
     Raises: UserError where the size depends on training images of which none can be read.
     """
     drawn = draw(train, MOST, seed, "aspect")

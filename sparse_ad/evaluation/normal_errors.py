@@ -36,7 +36,7 @@ def write_normal_errors(workdir: Path, normal: NormalErrors | None) -> str:
         for layer, values in layers.items()
     }
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **arrays)
     write_bytes(workdir / NAME, buffer.getvalue())
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 

@@ -181,7 +181,7 @@ class About(NamedTuple):
     fit: FitRecord
     features: str  # identity of the features: weights and preprocessing
     other: str = ""  # the folder of the test images, where they are not those of the config
-    stretched: int = 0  # test images whose aspect is not that of the decoded images
+    stretched: int = 0  # test images that the resize stretches by more than 1.25
 
 
 class Results(NamedTuple):
@@ -206,5 +206,5 @@ class Results(NamedTuple):
     other: str = ""  # the folder of the test images, where they are not those of the config
     # test images that are copies of training or calibration images; None: not known
     copies: int | None = 0
-    stretched: int = 0  # test images whose aspect is not that of the decoded images
+    stretched: int = 0  # test images that the resize stretches by more than 1.25
     error_units: ErrorUnitsUsed = ErrorUnitsUsed()

@@ -107,7 +107,9 @@ class Network:
         weights = load_weights(self.backbone, self.weights)
         frozen = Frozen(*replicate((weights.params, weights.mean, weights.std)))
         extract = partial(by_image(partial(extract_maps, self)), frozen)
-        features = Features(extract, identity_of(self, weights), border=self.crop)
+        names = tuple(name_of(self, *pair) for pair in scales(self))
+        layers = ("+".join(names),) if self.fuse else names
+        features = Features(extract, identity_of(self, weights), self.crop, layers)
         if self.cache_gb == 0:
             return features
         name = hashlib.sha256(features.identity.encode()).hexdigest()[:16]

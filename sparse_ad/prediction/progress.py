@@ -38,7 +38,7 @@ class Record(NamedTuple):
     environment: dict[str, Any]
     flagged: int = 0
     unreadable: int = 0
-    stretched: int = 0  # images whose aspect is not that of the model
+    stretched: int = 0  # images that the resize stretches by more than 1.25
     finished: bool = False
 
 

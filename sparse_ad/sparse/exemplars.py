@@ -40,8 +40,8 @@ class ExemplarCoder:
     """Codes by a few exemplars, with orthogonal matching pursuit."""
 
     nonzeros: int = 1  # exemplars that code a signal, at most
-    # exemplars that OMP chooses from, for each signal: the dictionary is dealt out to so many
-    # hands, and the most correlated of each is a candidate; 0: all of them
+    # exemplars that OMP chooses from, for each signal: the dictionary is split into so many groups,
+    # and the most correlated atom of each is a candidate; 0: all atoms are
     candidates: int = 0
 
     def __post_init__(self):
@@ -88,18 +88,18 @@ def code_by_candidates(
 ) -> Solution:
     """Codes each signal by OMP on its candidates: one product with the dictionary in all.
 
-    Atom j is in hand j mod `candidates`, and the candidate of a hand is the atom of it that is the
-    most correlated with the signal. The first atom of the code is that of OMP on all atoms; a later
-    one is, too, unless another of its hand hid it.
+    Atom j is in group j mod `candidates`, and the candidate of a group is its atom that is the most
+    correlated with the signal. The first atom of the code is that of OMP on all atoms; a later one
+    is, too, unless it is not the candidate of its group.
     """
     atoms = dictionary.shape[0]
-    hands = jnp.pad(dictionary, ((0, -atoms % candidates), (0, 0)))
-    correlations = jnp.abs(product(signals, hands.T)).reshape(signals.shape[0], -1, candidates)
+    groups = jnp.pad(dictionary, ((0, -atoms % candidates), (0, 0)))
+    correlations = jnp.abs(product(signals, groups.T)).reshape(signals.shape[0], -1, candidates)
     chosen = jnp.argmax(correlations, axis=1) * candidates + jnp.arange(candidates)[None]
 
     def code_one(signal: Float[Array, " d"], index: Int[Array, " b"]) -> Solution:
-        solution = omp(Sparse(hands[index], signal, nonzeros))
-        code = jnp.zeros(hands.shape[0], signal.dtype).at[index].set(solution.code)
+        solution = omp(Sparse(groups[index], signal, nonzeros))
+        code = jnp.zeros(groups.shape[0], signal.dtype).at[index].set(solution.code)
         return solution._replace(code=code[:atoms])
 
     return jax.vmap(code_one)(signals, chosen)

@@ -3,6 +3,7 @@
 Maps are resized by Pillow, whose bilinear filter is the same one, written by others.
 """
 
+from dataclasses import replace
 from functools import cache, partial
 
 import jax
@@ -14,6 +15,7 @@ from PIL import Image
 
 from sparse_ad.batching import batched
 from sparse_ad.errors import FieldError
+from sparse_ad.methods.exemplar_coding import ExemplarCoding
 from sparse_ad.methods.lifts.calibrated import Calibrated, NormalErrors, calibrated
 from sparse_ad.methods.lifts.grid import count_positions, score_kept
 from sparse_ad.methods.lifts.patchwise import patchwise
@@ -414,3 +416,18 @@ def test_layers_are_weighed():
     assert jax.tree.all(
         jax.tree.map(jnp.array_equal, counted, count_positions(weighed.grid, errors, ignored))
     )
+
+
+def test_atoms_are_those_of_their_layers():
+    """In the order in which the layers were asked for, which is not that of the alphabet."""
+    features = features_of("fine", "coarse")._replace(layers=("fine", "coarse"))
+    patches = Patches(1, 1, per_image=0)
+    options = ExemplarCoding(patches, PLAIN, atoms=(5, 3), weights=(1.0, 0.5))
+    method = options.build(features, SHAPE)
+    state = method.init(KEY, features.extract(jnp.asarray(images_of())))
+    atoms = {name: len(layer.model.exemplars.atoms) for name, layer in state.items()}
+    assert atoms == {"fine": 5, "coarse": 3}
+    with pytest.raises(
+        FieldError, match=r"atoms = \(5, 3, 1\): give one number, or one for each of"
+    ):
+        replace(options, atoms=(5, 3, 1)).build(features, SHAPE)

@@ -88,9 +88,9 @@ def score_kept_errors(grid: ErrorGrid, errors: Errors, ignored: Bool[Array, "h w
         map = to_map(counted errors) / to_map(counted) * to_map(1)
 
     Errors that do not lie on kept pixels do not count: see `count_positions`. The map has the means
-    of the other errors, times the number of layers that add up, so that a pixel beside ignored ones
-    keeps its value; a kept pixel that no error reaches is 0, as are ignored ones. Without any error
-    that counts the score is NaN.
+    of the other errors, times the sum of the weights of the layers, so that a pixel beside ignored
+    ones keeps its value; a kept pixel that no error reaches is 0, as are ignored ones. Without any
+    error that counts the score is NaN.
     """
     counted = count_positions(grid, errors, ignored)
     kept = jax.tree.map(lambda error, there: jnp.where(there, error, 0.0), errors, counted)

@@ -14,10 +14,11 @@ Shape = tuple[int, int, int]  # height, width, channels
 
 
 def map_shapes(features: Features, shape: Shape) -> dict[str, Shape]:
-    """Returns the shape of each map of one image; nothing is computed."""
+    """Returns the shape of each map of one image, in the order of the layers of the features."""
     images = jax.ShapeDtypeStruct((mesh().size, *shape), jnp.float32)
     maps = jax.eval_shape(features.extract, images)
-    return {layer: leaf.shape[-3:] for layer, leaf in maps.items()}
+    names = features.layers or maps  # a traced dict is sorted by its keys
+    return {layer: maps[layer].shape[-3:] for layer in names}
 
 
 def only(maps: Mapping[str, Any]) -> Any:

@@ -101,6 +101,8 @@ def patchwise(
             for side in (height, width):
                 grid(side, patches.size, patches.stride)
     models = model if isinstance(model, Mapping) else dict.fromkeys(shapes, model)
+    if weights is None or len(shapes) == 1:
+        weights = dict.fromkeys(shapes, 1.0)
     plan = Plan(
         models,
         patches,
@@ -109,7 +111,7 @@ def patchwise(
         shapes,
         shape[:2],
         features.border,
-        weights or dict.fromkeys(shapes, 1.0),
+        weights,
     )
     errors = ErrorGrid(
         partial(layer_errors, plan), partial(pool_layers, plan), partial(draw_layers, plan)

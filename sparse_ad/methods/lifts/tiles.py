@@ -232,7 +232,7 @@ def features_of_tiles(features: Features, cuts: Tiling) -> Features:
     So features are computed for as many tiles at once as there are images, always the same shape.
     """
     identity = f"{features.identity}, tiles of {cuts.tile} at {cuts.corners.tolist()}"
-    return Features(partial(extract, features, cuts), identity, raw=features.raw)
+    return features._replace(extract=partial(extract, features, cuts), identity=identity, border=0)
 
 
 def extract(
