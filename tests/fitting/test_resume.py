@@ -54,6 +54,7 @@ def test_killed_in_stage_after_stage(straight, tmp_path, places):
     assert_same_outcome(tmp_path, expected)
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_says_so(straight, tmp_path):
     root, expected = straight
     flags = [*tiny(root), f"--workdir={tmp_path}", "--config.fit.checkpoint_seconds=1000"]

@@ -173,6 +173,11 @@ SLOW_CHECKS = {  # of which others of their kind are in the default run
     ("cae_sparse", "check_eight_devices_fit_as_one"),
     ("sparse_coding", "check_eight_devices_fit_as_one"),
     ("sparse_coding", "check_types"),
+    ("sparse_coding", "check_eight_devices_score_as_one"),
+    ("mlf_sc_published_code", "check_eight_devices_fit_as_one"),
+    ("exemplar_coding", "check_types"),
+    ("exemplar_coding_layers", "check_types"),
+    ("exemplar_coding_layers", "check_eight_devices_score_as_one"),
 }
 CONTRACT = [
     pytest.param(

@@ -227,6 +227,7 @@ def test_a_defect_is_seen_where_it_is(overlap):
     np.testing.assert_array_equal(scores.image, 1.0)
 
 
+@pytest.mark.slow
 def test_same_bits_in_any_batch():
     images = make_images(8, 1)
     method = build(SPARSE, SHAPE, TILES)

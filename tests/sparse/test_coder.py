@@ -27,6 +27,7 @@ def assert_same_bits(solution, expected):
         np.testing.assert_array_equal(leaf, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["homotopy", "fista"])
 def test_company_and_order_do_not_matter(solver):
     """Bit for bit, as long as the chunks have the same width."""
