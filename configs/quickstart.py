@@ -5,7 +5,7 @@ defect probability 0 against 1, CC BY-NC-SA 4.0. The detector is that of sparse_
 comes without a variant.
 
 COMMAND  python launch.py
-MINUTES  on 2 cores: about 13, after 90 MB of images and 61 MB of weights are fetched
+MINUTES  on 2 cores: about 10, by estimate, after 90 MB of images and 61 MB of weights are fetched
 
 Published: nothing comparable. Ours: not measured yet.
 """
