@@ -31,7 +31,6 @@ from sparse_ad.data.decode import decode
 from sparse_ad.data.planted import KINDS, plant
 from sparse_ad.evaluation import calibration as calibrating
 from sparse_ad.evaluation import protocol
-from sparse_ad.evaluation.error_units import normal_errors
 from sparse_ad.evaluation.results import About
 from sparse_ad.experiment import Experiment
 from sparse_ad.fitting import loop
@@ -174,10 +173,7 @@ def score_planted(
     errors_of = partial(calibrating.measure_errors, method, grid, params)
     own = list(errors_of(splits.calibration, images, size))
     sums = calibrating.add_up(own)
-    others = [
-        normal_errors(units, jax.tree.map(np.subtract, sums, calibrating.sums_of_image(each)))
-        for each in own
-    ]
+    others = [calibrating.normal_errors_of_others(units, sums, each) for each in own]
     copies = list(plant_all(splits.calibration, experiment))
     scored = errors_of([copy for _, copy in copies], images, size)
     plain = jax.jit(grid.pool)

@@ -40,15 +40,15 @@ def measure(variant: str, weights: str, repeats: int, seed: int) -> list[dict]:
     """Returns a row for each part of a variant."""
     network, atoms = VARIANTS[variant]
     network = replace(network, weights=weights)
-    alone = replace(network, layers=network.layers[1:2], shrink=(), smooth=1, standardise=False)
+    bare = {"shrink": (), "smooth": 1, "standardise": False, "power": 1.0}
+    alone = replace(network, layers=network.layers[1:2], **bare).build(SHAPE[:2])
     method = replace(METHOD, atoms=atoms).build(network.build(SHAPE[:2]), SHAPE)
-    bare = replace(alone, power=1.0).build(SHAPE[:2]).extract
     made = [generate("carpet", "train", "good", at, SHAPE[:2], seed)[0] for at in range(IMAGES)]
     images = np.stack(made).astype(np.float32) / 255
     params = fit(method, images, epochs=1.0, batch_size=IMAGES)
     score, image = compile_score(method), images[:1]
     calls = {
-        "network": partial(bare, image),
+        "network": partial(alone.extract, image),
         "features": partial(method.features.extract, image),
         "score": partial(score, params, image),
     }

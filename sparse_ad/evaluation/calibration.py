@@ -146,14 +146,18 @@ def add_up(images: Sequence[NormalImage]) -> dict[str, Sums]:
     return total
 
 
+def normal_errors_of_others(units: ErrorUnits, sums: LayerSums, image: NormalImage) -> NormalErrors:
+    """Returns mean and std of all images but one, given the sums of all."""
+    return normal_errors(units, jax.tree.map(np.subtract, sums, sums_of_image(image)))
+
+
 def leave_one_out(
     units: ErrorUnits, grid: ErrorGrid, images: Sequence[NormalImage], sums: LayerSums
 ) -> Iterator[Scores]:
     """Yields the scores of each image, in units of the others."""
     plain, kept = jax.jit(partial(score_in_units, grid)), jax.jit(partial(score_kept_in, grid))
     for image in images:
-        others = jax.tree.map(np.subtract, sums, sums_of_image(image))
-        normal = normal_errors(units, others)
+        normal = normal_errors_of_others(units, sums, image)
         if image.ignored is None:
             yield jax.device_get(plain(normal, image.errors))
         else:

@@ -1,4 +1,4 @@
-"""Images keep their aspect: the size is that of the median training image, and the rest is told."""
+"""Images keep their aspect: the size is that of the median training image; others are a warning."""
 
 import math
 

@@ -58,7 +58,7 @@ def others(values, index):
 
 
 def left_out(errors, counted, units=UNITS):
-    """The errors of each image in units of the others, which are gathered anew for it."""
+    """The errors of each image in units of the others, whose sums are computed for it."""
     made = []
     for index in range(len(errors)):
         mean, std = by_hand(units, others(errors, index), others(counted, index))
