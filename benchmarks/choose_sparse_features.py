@@ -8,7 +8,7 @@ the image AUROC of held-out normal images against copies of them with one defect
 (sparse_ad/data/planted.py), all in units of the other held-out images: choices are made by its mean
 over the sets. The `test` metrics, from labelled test images, are recorded beside it: they say how
 far planted defects can be trusted, and decide nothing but what docs/choices.md names. What is in
-the output file already is not run again.
+the output file already is not run again. Candidates that differ in how they score share a fit.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from sparse_ad.evaluation import protocol
 from sparse_ad.evaluation.results import About
 from sparse_ad.experiment import Experiment
 from sparse_ad.fitting import loop
+from sparse_ad.fitting.record import FitRecord
 from sparse_ad.system import environment
 from sparse_ad.system.command_line import load_experiment, set_up_log
 from sparse_ad.system.files import read_json, write_json
@@ -57,6 +58,13 @@ SETS = {  # name: what is changed of the config
     "generated_carpet": {"data.name": "generated"},
     "generated_wood": {"data.name": "generated", "data.category": "wood"},
 }
+SCORING = (  # fields that the fit does not depend on
+    "method.coder.",
+    "method.weights",
+    "method.relative",
+    "method.pool.",
+    "evaluation.calibration.",
+)
 ONE_SCALE = {"features.shrink": (), "method.weights": (1.0,)}
 CANDIDATES: dict[str, dict[str, Any]] = {  # name: what is changed of the config
     "the default": {},
@@ -76,7 +84,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {  # name: what is changed of the config
     "not whitened": {"method.whiten": False},
     "1000 atoms": {"method.atoms": (1000,)},
     "1 non-zero": {"method.coder.nonzeros": 1},
-    "all exemplars are candidates": {"method.coder.candidates": 0},
+    "64 candidates": {"method.coder.candidates": 64},
+    "half scale weighs a quarter": {"method.weights": (1.0, 1.0, 0.25)},
     "size 384": {"data.size": (384,)},
     "pool: maximum": {"method.pool.rule": "max"},
     "units: none": {"evaluation.calibration.by": "none"},
@@ -88,17 +97,14 @@ def main() -> None:
     options = arguments()
     set_up_log()
     rows = read_json(options.output)["rows"] if options.output.exists() else []
-    for name in options.only:
-        for of_set in options.sets:
-            if (name, of_set) in {(row["candidate"], row["set"]) for row in rows}:
-                continue
-            if "tiles.size" in SETS[of_set] and "data.size" in CANDIDATES[name]:
-                continue  # the set has a size of its own, which its tiles fit
-            row = {"candidate": name, "set": of_set, **measure(name, of_set, options)}
-            rows.append(row)
-            print({key: value for key, value in row.items() if key != "fields"}, flush=True)
-            record = {"limit": options.limit, "rows": rows, "environment": environment.describe()}
-            write_json(options.output, record)
+    done = {(row["candidate"], row["set"]) for row in rows}
+    for of_set in options.sets:
+        for names in by_fit([name for name in options.only if (name, of_set) not in done], of_set):
+            for row in measure(names, of_set, options):
+                rows.append({"set": of_set, **row})
+                print({key: value for key, value in row.items() if key != "fields"}, flush=True)
+                about = {"limit": options.limit, "environment": environment.describe()}
+                write_json(options.output, {**about, "rows": rows})
 
 
 def arguments() -> argparse.Namespace:
@@ -108,18 +114,27 @@ def arguments() -> argparse.Namespace:
     output = peers.ROOT / "results" / "benchmarks" / "choose_sparse_features.json"
     parser.add_argument("--root", type=Path, required=True, help="a folder of data sets")
     parser.add_argument("--weights", default="", help="of ResNet-18, where the cache has none")
-    parser.add_argument("--limit", type=int, default=200, help="training images [%(default)s]")
-    parser.add_argument("--cache", type=float, default=20.0, help="GB of features [%(default)s]")
+    parser.add_argument("--limit", type=int, default=150, help="training images [%(default)s]")
     parser.add_argument("--only", nargs="*", default=list(CANDIDATES), help="candidates' names")
     parser.add_argument("--sets", nargs="*", default=list(SETS), help="names of data sets")
     parser.add_argument("--output", type=Path, default=output, help="result file [%(default)s]")
     return parser.parse_args()
 
 
+def by_fit(names: Sequence[str], of_set: str) -> list[list[str]]:
+    """Returns the candidates for a set, those that differ in how they score alone as one group."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        fields = {k: v for k, v in CANDIDATES[name].items() if not k.startswith(SCORING)}
+        if "tiles.size" in SETS[of_set] and "data.size" in fields:
+            continue  # the set has a size of its own, which its tiles fit
+        groups.setdefault(str(sorted(fields.items())), []).append(name)
+    return list(groups.values())
+
+
 def load_candidate(name: str, of_set: str, options: argparse.Namespace) -> Experiment:
     """Returns the experiment of a candidate on a set."""
-    changes: dict[str, Any] = {"features.weights": options.weights}
-    changes |= {"features.cache_gb": options.cache, "data.limit": options.limit}
+    changes: dict[str, Any] = {"features.weights": options.weights, "data.limit": options.limit}
     changes |= SETS[of_set] | CANDIDATES[name]
     if "data.root" in changes:
         changes["data.root"] = options.root / changes["data.root"]
@@ -128,14 +143,27 @@ def load_candidate(name: str, of_set: str, options: argparse.Namespace) -> Exper
     return load_experiment(CONFIG, texts + [f"{key}={value}" for key, value in changes.items()])
 
 
-def measure(name: str, of_set: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Fits a candidate; returns its metrics."""
-    experiment, splits = stages.load_data(load_candidate(name, of_set, options))
-    detector = stages.build(experiment)
+def measure(
+    names: Sequence[str], of_set: str, options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Fits the first of the candidates; yields the metrics of each, by that fit."""
+    experiment, splits = stages.load_data(load_candidate(names[0], of_set, options))
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
-        params, record = loop.fit(experiment.setup(detector.method), splits.train, Path(folder))
+        setup = experiment.setup(stages.build(experiment).method)
+        params, record = loop.fit(setup, splits.train, Path(folder))
         seconds = time.monotonic() - start
+    for name in names:
+        candidate = load_candidate(name, of_set, options).at(experiment.data.pair)
+        metrics = judge(candidate, params, record, splits)
+        yield {"candidate": name, "fields": CANDIDATES[name], "fit_seconds": seconds, **metrics}
+
+
+def judge(
+    experiment: Experiment, params: Params, record: FitRecord, splits: Splits
+) -> dict[str, Any]:
+    """Returns the metrics of a fitted candidate on planted defects and on the test images."""
+    detector = stages.build(experiment)
     evaluation = replace(stages.options_for(experiment, splits), bootstrap=1)
     calibration, normal = calibrating.calibrate(
         *detector, params, splits.calibration, experiment.data, evaluation
@@ -148,14 +176,12 @@ def measure(name: str, of_set: str, options: argparse.Namespace) -> dict[str, An
         fitted[0].score, fitted[1], splits, calibration, experiment.data, evaluation, 0, about
     )
     return {
-        "fields": CANDIDATES[name],
         "planted": auroc(normals, np.concatenate(list(kinds.values()))),
         "kinds": {kind: auroc(normals, scores) for kind, scores in kinds.items()},
         "test": results.image.auroc.value,
         "aupro": results.pixel.aupro_30.value,
         "r1": results.image.r1.value,
         "r2": results.image.r2.value,
-        "fit_seconds": seconds,
         "milliseconds": results.cost.milliseconds_p50,
         "params": results.cost.params,
     }

@@ -45,7 +45,7 @@ NETWORK = Network(  # the deeper layer twice: of the image, and of the image at 
 METHOD = ExemplarCoding(
     patches=Patches(size=1, stride=1, per_image=0),
     normalise=Normalise(remove_mean=False, scale="none"),
-    coder=ExemplarCoder(nonzeros=4, candidates=64),
+    coder=ExemplarCoder(nonzeros=4, candidates=16),
     weights=(1.0, 1.0, 0.5),
     whiten=True,
     shrinkage=0.1,
