@@ -43,7 +43,9 @@ class Experiment:
 
         Raises: UserError for augmentation that does not go with it.
         """
-        return replace(self, data=replace(self.data, size=size))
+        with within("data"):
+            data = replace(self.data, size=size)
+        return replace(self, data=data)
 
     def as_fitted(self, record: FitRecord) -> "Experiment":
         """Returns the experiment at the size of the images of its fit; needs no images.

@@ -20,6 +20,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import math
 import textwrap
 import types
 import typing
@@ -135,7 +136,9 @@ def convert(field: str, value: Any, hint: Any) -> Any:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FieldError(field, value, "give a finite number")
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise FieldError(field, value, f"give a value of type {hint.__name__}")
     return value

@@ -243,17 +243,17 @@ def load_data(
     with stage("data"), within("data"):
         splits = data.load(experiment.data, experiment.seed)
         stride, seed = experiment.features.stride, experiment.seed
-        size = find_size(experiment.data, stride, splits.train, seed, size)
-    exact = experiment.at(size)
+        sized = find_size(experiment.data, stride, splits.train, seed, size)
+    exact = experiment.at(sized.size)
     if experiment.data.exact is None:  # else the source has checked them at their size
         check_ignored((*splits.train, *splits.calibration, *splits.test), exact.data)
     stretched = warn_of_stretched("test", splits.test, exact.data)
-    splits = splits._replace(stretched=stretched)
+    splits = splits._replace(stretched=stretched, stretched_training=sized.stretched)
     log.info("%d %s device(s): %s", mesh().size, jax.default_backend(), jax.devices()[0])
     log.info(
         "%d training, %d calibration, %d test images at %d x %d, %s",
         *(len(part) for part in (splits.train, splits.calibration, splits.test)),
-        *size,
+        *sized.size,
         experiment.data.color,
     )
     return exact, splits
@@ -286,6 +286,7 @@ def calibrate(
         calibration, normal = calibrating.calibrate(
             *detector, params, splits.calibration, experiment.data, options
         )
+    (workdir / "results.json").unlink(missing_ok=True)  # it belongs to the calibration before
     sha256 = write_normal_errors(workdir, normal)
     calibration = calibration._replace(normal_errors=sha256)
     write_json(workdir / "calibration.json", calibration)
@@ -321,6 +322,7 @@ def measure(
         method.features.identity,  # the hash of the weights is in it
         shorten_command([str(other)]) if other else "",
         splits.stretched,
+        splits.stretched_training,
     )
     with stage("evaluate"):
         results, rows = protocol.evaluate(

@@ -58,6 +58,7 @@ class Splits(NamedTuple):
     # test images that are copies of training or calibration images; None: not known
     copies: int | None = 0
     stretched: int = 0  # test images that the resize stretches by more than 1.25
+    stretched_training: int = 0  # likewise, of at most 1000 training images drawn by seed
 
 
 class Batch(NamedTuple):

@@ -189,6 +189,15 @@ def test_fields_of_detectors():
 
 
 @pytest.mark.parametrize(
+    ("value", "hint"),
+    [(float("inf"), float), (float("nan"), float), ((1.0, float("inf")), tuple[float, ...])],
+)
+def test_numbers_are_finite(value, hint):
+    with pytest.raises(FieldError, match=r"^x = (inf|nan): give a finite number"):
+        convert("x", value, hint)
+
+
+@pytest.mark.parametrize(
     ("value", "hint", "expected"),
     [
         (1, float, 1.0),

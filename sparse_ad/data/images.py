@@ -11,6 +11,7 @@ SIZES = (
     "give (height, width), or one number (n,) for the images' own aspect at about n x n pixels; "
     "whole numbers of 1 or more"
 )
+MOST_PIXELS = 2**26  # of a decoded image, 8192 x 8192: in float32 and RGB it takes 0.8 GB
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Images(Decoding):
     def __post_init__(self):
         super().__post_init__()
         require(_is_size(self.size), "size", self.size, SIZES)
+        pixels = self.size[0] * self.size[-1]
+        remedy = f"these are {pixels} pixels, at most {MOST_PIXELS}: give a smaller size, or tiles"
+        require(pixels <= MOST_PIXELS, "size", self.size, remedy)
         require_choice("color", self.color, CHANNELS)
         require_fraction("calibration_fraction", self.calibration_fraction)
         require(self.limit >= 0, "limit", self.limit, "give 0 or more")

@@ -8,6 +8,7 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -23,7 +24,17 @@ MOST = 1000  # training images, at most, whose headers are read
 STRETCH = 1.25  # a larger factor is a warning
 SIMILAR = 1e-6  # relative; rounding of the factor
 
+AREA = 1.5  # a larger factor between the pixels asked for and those chosen is a warning
+
 Size = tuple[int, int]  # height, width
+
+
+class Sized(NamedTuple):
+    """The size of images, and what it does to the training images."""
+
+    size: Size
+    stretched: int  # training images, of those looked at, that it stretches by more than STRETCH
+
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +59,13 @@ def find_size(
     train: Sequence[Example],
     seed: int,
     fitted: Size | None = None,
-) -> Size:
+) -> Sized:
     """Returns the exact size of `images`, or that of the median aspect of the training images.
 
     The median is that of at most MOST of them, drawn by seed. `stride`: of the features, in pixels.
     `fitted`: the size of a fit, which is kept.
-    Warns of images that are stretched; logs a size that was chosen.
+    Warns of images that are stretched, and of a size with far more or fewer pixels than asked for;
+    logs a size that was chosen.
     Raises: UserError where the size depends on training images of which none can be read.
     """
     drawn = draw(train, MOST, seed, "aspect")
@@ -63,13 +75,23 @@ def find_size(
             image_shape(drawn[0].image, drawn[0].path, images)  # raises
         side = images.size[0]
         size = choose_size(side, median_aspect(aspects), stride)
-        log.info(
-            "images at %d x %d: the median aspect of %d training images, at about %d x %d pixels",
-            *(*size, len(aspects), side, side),
+        log.info("images at %d x %d: the median aspect of %d training images", *size, len(aspects))
+        warn_of_area(side, size, stride)
+    if not len(aspects):
+        return Sized(size, 0)
+    warn_of_training(aspects, images.size, size)
+    return Sized(size, count_stretched(aspects, size))
+
+
+def warn_of_area(side: int, size: Size, stride: int) -> None:
+    """Warns where a size has far more or fewer pixels than side x side."""
+    factor = size[0] * size[1] / side**2
+    if max(factor, 1 / factor) > AREA:
+        log.warning(
+            "data.size = (%d,): images are %d x %d, %.2g times the pixels asked for: sides are "
+            "multiples of %d, the stride of the features; give a larger size",
+            *(side, *size, factor, stride),
         )
-    if len(aspects):
-        warn_of_training(aspects, images.size, size)
-    return size
 
 
 def read_aspects(examples: Sequence[Example], options: Decoding) -> Float[np.ndarray, " n"]:

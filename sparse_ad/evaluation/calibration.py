@@ -20,13 +20,20 @@ from sparse_ad.data.pipeline import scoring_batches
 from sparse_ad.devices import by_image
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation import protocol
-from sparse_ad.evaluation.error_units import ErrorUnits, LayerSums, Sums, normal_errors, sums_of
+from sparse_ad.evaluation.error_units import (
+    ErrorUnits,
+    LayerSums,
+    Sums,
+    constant_layers,
+    normal_errors,
+    sums_of,
+)
 from sparse_ad.evaluation.protocol import Evaluation
 from sparse_ad.evaluation.results import Calibration, CalibrationScore, ErrorUnitsUsed
 from sparse_ad.evaluation.scoring import check_readable, not_finite
 from sparse_ad.methods.compiled import Score
 from sparse_ad.methods.lifts.calibrated import NormalErrors, to_units
-from sparse_ad.methods.lifts.grid import count_positions, score_errors, score_kept_errors
+from sparse_ad.methods.lifts.grid import ONE, count_positions, score_errors, score_kept_errors
 from sparse_ad.types import ErrorGrid, Errors, Example, HostErrors, Method, Params, Scores
 
 FEW = 8  # images: with fewer, statistics of positions say little
@@ -67,31 +74,42 @@ def calibrate(
     measured = list(measure_errors(method, grid, params, examples, images, options.batch_size))
     skipped = check_readable(measured, options.max_unreadable)
     readable = [image for image in measured if not image.problem]
-    used = choose_units(units, len(readable))
+    sums = add_up(readable)
+    used = choose_units(units, len(readable), constant_layers(sums))
     if used.note:
         log.warning("evaluation.calibration: %s", used.note)
     if used.by == "none":
         return plain()._replace(error_units=used), None
-    sums = add_up(readable)
     scored = list(leave_one_out(units, grid, readable, sums))
     calibration = protocol.decide(*summarise(readable, scored), skipped, options)
     return calibration._replace(error_units=used), normal_errors(units, sums)
 
 
-def choose_units(units: ErrorUnits, images: int) -> ErrorUnitsUsed:
-    """Returns the units that so many images allow for, and what they fall short of."""
+def choose_units(units: ErrorUnits, images: int, constant: Sequence[str]) -> ErrorUnitsUsed:
+    """Returns the units that so many images allow for, and what they fall short of.
+
+    `constant`: the layers whose errors are the same everywhere in all images.
+    """
     if images < 2:
         note = "one calibration image leaves no other to calibrate by: scores are raw errors"
         return ErrorUnitsUsed("none", units.by, images, 0.0, note)
     narrow = units.by != "whole"
     weight = images / (images + units.prior) if narrow else 1.0
-    note = ""
+    notes = []
     if units.by == "position" and images < FEW:
-        note = (
-            f"of only {images} calibration images, statistics of a position weigh {weight:.0%}; "
-            "the rest are those of positions as far from the border, and of all"
+        rest = "; the rest are those of positions as far from the border, and of all"
+        notes.append(
+            f"of only {images} calibration images, statistics of a position weigh {weight:.0%}"
+            f"{rest if weight < 1 else ''}"
         )
-    return ErrorUnitsUsed(units.by, units.by, images, weight, note)
+    if constant:
+        names = [name for name in constant if name != ONE]
+        which = f" of {', '.join(names)}" if names else ""
+        notes.append(
+            f"errors{which} are the same everywhere in all calibration images, so that their std "
+            "is taken to be 1"
+        )
+    return ErrorUnitsUsed(units.by, units.by, images, weight, "; ".join(notes))
 
 
 def measure_errors(
@@ -140,6 +158,8 @@ def sums_of_image(image: NormalImage) -> dict[str, Sums]:
 
 def add_up(images: Sequence[NormalImage]) -> dict[str, Sums]:
     """Returns the sums of all images, by layer."""
+    if not images:
+        return {}
     total = sums_of_image(images[0])
     for image in images[1:]:
         total = jax.tree.map(np.add, total, sums_of_image(image))

@@ -15,6 +15,7 @@ from scipy import ndimage
 from sparse_ad.errors import require, require_choice
 from sparse_ad.methods.lifts.calibrated import NormalErrors
 
+FLOORS = (1e-6, 1e6)  # so that float32 holds errors in these units
 ROUNDING = 1e-12  # of the mean square: errors that vary less, in float32, do not vary
 
 
@@ -41,8 +42,9 @@ class ErrorUnits:
         require(finite, "prior", self.prior, "give a finite number of images, 0 or more")
         odd = self.smooth >= 1 and self.smooth % 2 == 1
         require(odd, "smooth", self.smooth, "give an odd number of positions; 1: no filter")
-        finite = 0 < self.floor < np.inf
-        require(finite, "floor", self.floor, "give a finite number above 0")
+        low, high = FLOORS
+        remedy = f"give a number from {low:g} to {high:g}"
+        require(low <= self.floor <= high, "floor", self.floor, remedy)
 
 
 class Sums(NamedTuple):
@@ -95,10 +97,15 @@ def layer_statistics(
     for narrower in LEVELS[options.by]:
         level = shrink(narrower(options.smooth, sums), level, options.prior)
     mean, variance = level.first, variance_of(level)
-    floor = options.floor**2 * variance_of(everything)
-    std = np.sqrt(variance + floor) if floor > 0 else np.ones_like(variance)
+    widest = variance_of(everything)
+    std = np.sqrt(variance + options.floor**2 * widest) if widest > 0 else np.ones_like(variance)
     shape = sums.count.shape
     return np.broadcast_to(mean, shape), np.broadcast_to(std, shape)
+
+
+def constant_layers(sums: LayerSums) -> list[str]:
+    """Returns the layers whose errors never vary: they have std 1."""
+    return [name for name, layer in sums.items() if not variance_of(of_all(layer)) > 0]
 
 
 def variance_of(level: Level) -> Float[np.ndarray, "*s"]:

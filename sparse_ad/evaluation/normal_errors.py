@@ -49,8 +49,10 @@ def remove_unused(workdir: Path, sha256: str) -> None:
 
 def is_whole(workdir: Path, sha256: str) -> bool:
     """Returns whether the file is the one that calibration.json was written with."""
-    path = workdir / NAME
-    return not sha256 or (path.exists() and _hash(path.read_bytes()) == sha256)
+    try:
+        return not sha256 or _hash((workdir / NAME).read_bytes()) == sha256
+    except OSError:
+        return False
 
 
 def read_normal_errors(workdir: Path, sha256: str, like: Like) -> NormalErrors:

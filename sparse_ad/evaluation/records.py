@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from sparse_ad.errors import UserError
+from sparse_ad.evaluation.error_units import LEVELS
 from sparse_ad.evaluation.results import Calibration, Results, ScoreRow
 from sparse_ad.system.files import read_json, write_json, write_text
 
@@ -26,7 +27,20 @@ class Scored(NamedTuple):
 
 def read_calibration(path: Path | str) -> Calibration:
     """Reads calibration.json. Raises: UserError naming a field that is missing or wrong."""
-    return read_json(path, Calibration)
+    calibration = read_json(path, Calibration)
+    units = calibration.error_units.by
+    problem = ""
+    if units not in LEVELS:
+        problem = f"error_units.by = {units!r} is none of {', '.join(LEVELS)}"
+    elif (units != "none") != bool(calibration.normal_errors):
+        problem = f"error_units.by = {units!r} does not go with normal_errors"
+    elif not calibration.scores:
+        problem = "scores is empty"
+    elif not all(np.isfinite(each.score) for each in calibration.scores):
+        problem = "scores are not all finite"
+    if problem:
+        raise UserError(f"{path}: {problem}; run --mode=evaluate to calibrate again")
+    return calibration
 
 
 def read_results(path: Path | str) -> Results:

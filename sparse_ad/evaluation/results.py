@@ -182,6 +182,7 @@ class About(NamedTuple):
     features: str  # identity of the features: weights and preprocessing
     other: str = ""  # the folder of the test images, where they are not those of the config
     stretched: int = 0  # test images that the resize stretches by more than 1.25
+    stretched_training: int = 0  # likewise, of at most 1000 training images drawn by seed
 
 
 class Results(NamedTuple):
@@ -207,4 +208,5 @@ class Results(NamedTuple):
     # test images that are copies of training or calibration images; None: not known
     copies: int | None = 0
     stretched: int = 0  # test images that the resize stretches by more than 1.25
+    stretched_training: int = 0  # likewise, of at most 1000 training images drawn by seed
     error_units: ErrorUnitsUsed = ErrorUnitsUsed()

@@ -83,7 +83,8 @@ class Network:
         remedy = "name each layer once, or each time with another factor in shrink"
         require(len(set(scales(self))) == len(self.layers), "layers", self.layers, remedy)
         require_choice("shrink_by", self.shrink_by, POOLS)
-        require(self.power > 0, "power", self.power, "must be positive")
+        positive = 0 < self.power < math.inf
+        require(positive, "power", self.power, "must be positive and finite")
         signed = any(BACKBONES[self.backbone].layers[layer].signed for layer in self.layers)
         remedy = "is for layers behind a ReLU: others are negative, too"
         require(self.power == 1.0 or not signed, "power", self.power, remedy)
@@ -149,7 +150,10 @@ def networks(options: Network) -> Iterator[tuple[int, nn.Module]]:
 
 
 def check_size(options: Network, size: tuple[int, int]) -> None:
-    """Raises FieldError for "size" unless every layer has a position, and the crop leaves one."""
+    """Raises FieldError for "size" unless every layer has a position, and the crop leaves one.
+
+    Maps that are standardised must have positions that differ: see `check_positions`.
+    """
     for factor, network in networks(options):
         for layer in network.layers:
             side = BACKBONES[options.backbone].layers[layer].stride * factor
@@ -158,23 +162,37 @@ def check_size(options: Network, size: tuple[int, int]) -> None:
                 "choose an earlier layer in features.layers"
             )
             require(min(size) >= side, "size", size, remedy)
-        if options.crop:
+        if options.crop or options.standardise:
             shape = (1, *(side // factor for side in size), CHANNELS["rgb"])
-            check_crop(options.crop, network, jax.ShapeDtypeStruct(shape, jnp.float32), size)
+            image = jax.ShapeDtypeStruct(shape, jnp.float32)
+            maps, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), image)
+            for layer, leaf in maps.items():
+                check_positions(options, layer, leaf.shape[1:3], size)
 
 
-def check_crop(
-    crop: int, network: nn.Module, image: jax.ShapeDtypeStruct, size: tuple[int, int]
+def check_positions(
+    options: Network, layer: str, positions: tuple[int, ...], size: tuple[int, int]
 ) -> None:
-    """Raises FieldError for "size" unless the crop leaves a position of every layer."""
-    maps, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), image)
-    for layer, leaf in maps.items():
-        shortest = min(leaf.shape[1:3])
-        remedy = (
-            f"features.crop = {crop} leaves nothing of layer {layer}, whose shorter side has "
-            f"{shortest} positions: make it larger, or crop less"
-        )
-        require(2 * crop < shortest, "size", size, remedy)
+    """Raises FieldError for "size" where nothing is left of a layer of so many positions.
+
+    The crop may leave none; and of maps whose positions are all alike, since there is one, or
+    since each is the mean of all of them, standardisation leaves zeros.
+    """
+    crop, smooth = options.crop, options.smooth
+    remedy = (
+        f"features.crop = {crop} leaves nothing of layer {layer}, whose shorter side has "
+        f"{min(positions)} positions: make it larger, or crop less"
+    )
+    require(2 * crop < min(positions), "size", size, remedy)
+    reach = (smooth - 1) // 2 + 1  # the longest side of which each mean is that of all
+    alike = all(side <= reach or side - 2 * crop == 1 for side in positions)
+    remedy = (
+        f"layer {layer} has {' x '.join(map(str, positions))} positions, which are alike "
+        f"after features.smooth = {smooth} and features.crop = {crop}, so that "
+        "features.standardise leaves nothing: make it larger, or choose an earlier layer or a "
+        "smaller factor in features.shrink"
+    )
+    require(not (options.standardise and alike), "size", size, remedy)
 
 
 def extract_maps(options: Network, frozen: Frozen, images: Float[Array, "n h w c"]) -> Maps:

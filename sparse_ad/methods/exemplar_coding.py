@@ -1,5 +1,6 @@
 """Sparse coding by exemplars: the dictionary is a choice of normal patches as they are."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,8 @@ from sparse_ad.sparse.exemplars import (
 )
 from sparse_ad.sparse.problems import Coder, require_fewer, unit
 from sparse_ad.types import NO_DIAGNOSTICS, Diagnostics, Features, Key, Method, VectorModel
+
+WEIGHTS = (1e-6, 1e6)  # of layers: beyond them float32 loses one layer beside another
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,14 @@ class ExemplarCoding:
         good = bool(self.atoms) and min(self.atoms) >= 1
         remedy = "give a number of 1 or more, (6000,), or one for each layer, (2000, 6000)"
         require(good, "atoms", self.atoms, remedy)
-        good = bool(self.weights) and min(self.weights) > 0
-        remedy = "give a number above 0, (1.0,), or one for each layer, (1.0, 0.5)"
+        low, high = WEIGHTS
+        good = bool(self.weights) and all(low <= weight <= high for weight in self.weights)
+        remedy = (
+            f"give a number from {low:g} to {high:g}, (1.0,), or one for each layer, (1.0, 0.5)"
+        )
         require(good, "weights", self.weights, remedy)
-        require(self.shrinkage > 0, "shrinkage", self.shrinkage, "must be positive")
+        finite = 0 < self.shrinkage < math.inf
+        require(finite, "shrinkage", self.shrinkage, "must be positive and finite")
         with within("coder"):
             require_fewer(self.coder.nonzeros, min(self.atoms))
 

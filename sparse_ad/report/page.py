@@ -115,6 +115,7 @@ def write_report(
         layer_figures=_write_figures(folder / "figures", drawn, LAYER_FIGURES, hatched),
         quality=summary.list_metrics(results),
         copies=summary.describe_copies(results.copies) if results.copies else "",
+        stretched=summary.describe_stretched(results),
         promise=summary.describe_threshold(results.threshold),
         units=units,
         costs=summary.list_costs(results.cost),

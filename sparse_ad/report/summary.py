@@ -38,6 +38,7 @@ def format_results(results: Results) -> str:
             for each in results.left_out
         ),
         *([describe_copies(results.copies)] if results.copies else []),
+        *([stretched] if (stretched := describe_stretched(results)) else []),
     ]
     return "\n".join(lines)
 
@@ -79,6 +80,13 @@ def describe_units(used: ErrorUnitsUsed) -> str:
 def describe_copies(count: int) -> str:
     """Returns in words what is wrong with test images that were trained on."""
     return f"{count} test images are copies of training or calibration images, byte for byte"
+
+
+def describe_stretched(results: Results) -> str:
+    """Returns in words which images do not keep their aspect; "": none are stretched by far."""
+    counts = (("test", results.stretched), ("training", results.stretched_training))
+    parts = [f"{count} {name} images" for name, count in counts if count]
+    return f"{' and '.join(parts)} are stretched by more than a factor of 1.25" if parts else ""
 
 
 def list_metrics(results: Results) -> list[tuple[str, str, str]]:

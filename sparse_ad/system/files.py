@@ -39,6 +39,12 @@ def write_bytes(path: Path | str, content: bytes) -> None:
             raise
 
 
+def remove_partial(folder: Path) -> None:
+    """Removes the files that a kill left half-written in a folder that nobody else writes to."""
+    for path in folder.glob(".*.partial"):
+        _remove(path)
+
+
 def write_text(path: Path | str, content: str) -> None:
     """Writes `content` as UTF-8 in one step, names as `printable`; errors as `write_bytes`."""
     write_bytes(path, printable(content).encode("utf-8"))

@@ -15,9 +15,9 @@ from sparse_ad.evaluation.protocol import Evaluation
 from sparse_ad.evaluation.records import read_calibration, read_results
 from sparse_ad.evaluation.results import Calibration
 from sparse_ad.experiment import Experiment, read_experiment
-from sparse_ad.options import section
+from sparse_ad.options import read, section
 from sparse_ad.system import environment
-from sparse_ad.system.files import read_fields, write_json
+from sparse_ad.system.files import read_fields, remove_partial, write_json
 from sparse_ad.system.lock import locked
 
 MISSING = object()
@@ -86,6 +86,7 @@ def working_in(workdir: Path, experiment: Experiment) -> Iterator[None]:
     """
     make_folder(workdir)
     with locked("workdir", workdir):
+        remove_partial(workdir)
         open_workdir(workdir, experiment)
         yield
 
@@ -135,7 +136,7 @@ def check_config(workdir: Path, experiment: Experiment) -> None:
     if changes:
         raise UserError(
             f"workdir = '{workdir}': was made with another config ({'; '.join(changes)}); "
-            "leave these fields as they are there, or choose another --workdir to fit anew"
+            "leave these fields as they are there, or choose another --workdir to fit again"
         )
 
 
@@ -182,7 +183,13 @@ def asked_of(experiment: Experiment) -> dict[str, Any]:
 
 def _evaluation(calibration: Calibration) -> dict[str, Any]:
     """Returns the options of the evaluation that set a threshold; new ones have their defaults."""
-    return plain(Evaluation()) | calibration.evaluation
+    try:
+        return plain(read(Evaluation, calibration.evaluation))
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(
+            f"calibration.json: its options of the evaluation are not those of this version "
+            f"({error}); run --mode=evaluate to calibrate again"
+        ) from error
 
 
 def is_fitted(workdir: Path, experiment: Experiment) -> bool:
@@ -200,9 +207,11 @@ def is_fitted(workdir: Path, experiment: Experiment) -> bool:
 
 
 def is_finished(workdir: Path, experiment: Experiment) -> bool:
-    """Returns whether the workdir holds the results of this experiment."""
-    path = workdir / "results.json"
-    if not path.exists():
+    """Returns whether the workdir holds the calibration and the results of this experiment."""
+    path, calibration = workdir / "results.json", workdir / "calibration.json"
+    if not (path.exists() and calibration.exists()):
+        return False
+    if not is_whole(workdir, read_calibration(calibration).normal_errors):
         return False
     known = plain(read_old(path, read_results(path).config))
     return _agrees(workdir, experiment) and not differences(known, plain(experiment), IMMATERIAL)

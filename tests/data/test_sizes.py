@@ -63,20 +63,20 @@ def test_the_median_of_an_even_number_is_that_of_the_turned_images():
 @pytest.mark.parametrize("shapes", [[(20, 80)], [(20, 80), (60, 40), (40, 60), (90, 30), (12, 10)]])
 def test_turned_images_have_the_turned_size(shapes):
     images = Images(size=(96,))
-    size = find_size(images, 16, examples(*shapes), 0)
-    assert find_size(images, 16, examples(*(shape[::-1] for shape in shapes)), 0) == size[::-1]
+    size = find_size(images, 16, examples(*shapes), 0).size
+    assert find_size(images, 16, examples(*(shape[::-1] for shape in shapes)), 0).size == size[::-1]
 
 
 def test_an_exact_size_is_kept_and_that_of_a_fit_too():
-    assert find_size(Images(size=(48, 40)), 16, examples((20, 20)), 0) == (48, 40)
-    assert find_size(Images(size=(48,)), 16, examples((20, 20)), 0, (32, 64)) == (32, 64)
+    assert find_size(Images(size=(48, 40)), 16, examples((20, 20)), 0).size == (48, 40)
+    assert find_size(Images(size=(48,)), 16, examples((20, 20)), 0, (32, 64)).size == (32, 64)
 
 
 def test_the_size_is_logged(caplog):
     with caplog.at_level("INFO", logger="sparse_ad"):
         find_size(Images(size=(256,)), 16, examples((324, 270), (324, 270)), 0)
     assert caplog.messages == [
-        "images at 288 x 240: the median aspect of 2 training images, at about 256 x 256 pixels"
+        "images at 288 x 240: the median aspect of 2 training images"
     ]
 
 
@@ -85,8 +85,8 @@ def test_orientations_count_where_they_are_applied(tmp_path):
     exif[274] = 6
     Image.fromarray(noise(0, (20, 80, 3))).save(tmp_path / "a.jpg", exif=exif)
     turned = [Example(tmp_path / "a.jpg", 0, "good", None, "a", "a")]
-    assert find_size(Images(size=(64,)), 16, turned, 0) == (32, 128)
-    assert find_size(Images(size=(64,), exif="apply"), 16, turned, 0) == (128, 32)
+    assert find_size(Images(size=(64,)), 16, turned, 0).size == (32, 128)
+    assert find_size(Images(size=(64,), exif="apply"), 16, turned, 0).size == (128, 32)
 
 
 def test_at_most_so_many_images_are_drawn_by_seed(monkeypatch):
@@ -105,8 +105,8 @@ def test_at_most_so_many_images_are_drawn_by_seed(monkeypatch):
 
 def test_images_that_cannot_be_read_do_not_count():
     broken = Example(b"no image", 0, "good", None, "b", "broken.png")
-    assert find_size(Images(size=(64,)), 16, [broken, *examples((20, 80))], 0) == (32, 128)
-    assert find_size(Images(size=(64, 64)), 16, [broken], 0) == (64, 64)  # the fit names it
+    assert find_size(Images(size=(64,)), 16, [broken, *examples((20, 80))], 0).size == (32, 128)
+    assert find_size(Images(size=(64, 64)), 16, [broken], 0).size == (64, 64)  # the fit names it
     with pytest.raises(UserError, match=r"^broken\.png: cannot be read"):
         find_size(Images(size=(64,)), 16, [broken], 0)
 
@@ -133,6 +133,33 @@ def test_a_size_that_squashes_most_images_is_told_with_the_remedy(shape, caplog)
     (message,) = caplog.messages
     assert message.startswith("data.size = (64, 64) stretches training images")
     assert message.endswith("by a factor of 4.00: (64,) keeps their aspect")
+
+
+def test_training_images_that_are_stretched_are_counted():
+    train = examples(*[(40, 40)] * 6, *[(40, 80)] * 4)
+    assert find_size(Images(size=(64,)), 16, train, 0).stretched == 4
+    assert find_size(Images(size=(64, 64)), 16, train[:6], 0).stretched == 0
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "message"),
+    [
+        (24, 64, "data.size = (24,): images are 64 x 64, 7.1 times the pixels asked for: "),
+        (90, 64, "data.size = (90,): images are 64 x 64, 0.51 times the pixels asked for: "),
+        (64, 16, ""),
+    ],
+)
+def test_a_stride_that_changes_the_pixels_by_far_is_told(side, stride, message, caplog):
+    find_size(Images(size=(side,)), stride, examples((40, 40)), 0)
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert len(warnings) == bool(message)
+    assert all(each.startswith(message) and "multiples of 64" in each for each in warnings)
+
+
+@pytest.mark.parametrize("size", [(100000,), (8192, 8193)])
+def test_sizes_have_a_limit(size):
+    with pytest.raises(FieldError, match=r"^size = .*: these are \d+ pixels, at most 67108864"):
+        Folder(size=size)
 
 
 def test_other_images_are_counted(caplog):

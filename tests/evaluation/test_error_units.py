@@ -8,7 +8,7 @@ from helpers.normal import by_hand, draw_errors
 
 from sparse_ad.errors import FieldError
 from sparse_ad.evaluation.calibration import NormalImage, add_up
-from sparse_ad.evaluation.error_units import LEVELS, ErrorUnits, normal_errors
+from sparse_ad.evaluation.error_units import LEVELS, ErrorUnits, constant_layers, normal_errors
 from sparse_ad.types import Example
 
 EXAMPLE = Example(b"", 0, "good", None, "", "x.png")
@@ -85,6 +85,18 @@ def test_places_without_errors_have_those_of_wider_places():
     assert (measured(UNITS, errors, np.zeros_like(counted))[1] == 1.0).all()
 
 
+def test_layers_that_never_vary_are_named():
+    errors, counted = draw_errors(5, (6, 6))
+    values = {"varied": errors, "constant": np.full_like(errors, 0.3)}
+    images = [
+        NormalImage(EXAMPLE, "", {name: layer[at] for name, layer in values.items()}, None, None)
+        for at in range(len(counted))
+    ]
+    sums = add_up(images)
+    assert constant_layers(sums) == ["constant"]
+    assert (normal_errors(UNITS, sums).std["constant"] == 1.0).all()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -93,7 +105,8 @@ def test_places_without_errors_have_those_of_wider_places():
         ({"prior": float("nan")}, "prior = nan"),
         ({"smooth": 2}, "smooth = 2: give an odd number"),
         ({"smooth": 0}, "smooth = 0"),
-        ({"floor": 0.0}, "floor = 0.0: give a finite number above 0"),
+        ({"floor": 0.0}, "floor = 0.0: give a number from 1e-06 to 1e\\+06"),
+        ({"floor": 1e200}, "floor = 1e\\+200: give a number from"),
     ],
 )
 def test_wrong_options_are_named(fields, message):

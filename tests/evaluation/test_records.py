@@ -92,6 +92,41 @@ def test_damaged_results_are_named(tmp_path, evaluated, damage, message):
         records.read_results(path)
 
 
+def _of_other_units(content):
+    content["error_units"]["by"] = "position"
+
+
+def _of_unknown_units(content):
+    content["error_units"]["by"] = "ring"
+
+
+def _without_scores(content):
+    content["scores"] = []
+
+
+def _with_a_score_that_is_no_number(content):
+    content["scores"][0]["score"] = None
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_of_other_units, "error_units.by = 'position' does not go with normal_errors"),
+        (_of_unknown_units, "error_units.by = 'ring' is none of none, whole, border, position"),
+        (_without_scores, "scores is empty"),
+        (_with_a_score_that_is_no_number, "scores"),
+    ],
+)
+def test_calibrations_that_contradict_themselves_are_named(tmp_path, evaluated, damage, message):
+    path = tmp_path / "calibration.json"
+    write_json(path, evaluated[0])
+    content = json.loads(path.read_text())
+    damage(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"calibration\.json: {message}"):
+        records.read_calibration(path)
+
+
 def test_metrics_that_are_undefined_survive(tmp_path, evaluated):
     _, results, rows = evaluated
     results = results._replace(score_info={"largest_gap": np.nan})

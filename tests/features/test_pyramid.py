@@ -274,6 +274,7 @@ BAD = [
     ("crop", -1),
     ("smooth", 0),
     ("power", 0.0),
+    ("power", float("inf")),
     ("batch_size", 0),
     ("cache_gb", -1.0),
     ("dtype", "float16"),
@@ -307,6 +308,29 @@ def test_a_crop_must_leave_something():
         options_of(crop=4).build((SIDE, SIDE))
     maps = options_of(crop=3).build((SIDE, SIDE)).extract(images_of(8))
     assert maps["relu2_2"].shape == (8, 2, 2, 5)
+
+
+ALIKE = [  # shrink, smooth, crop, size, positions of relu2_2
+    ((1,), 1, 0, (2, 2), "1 x 1"),
+    ((1,), 3, 0, (4, 4), "2 x 2"),
+    ((2,), 4, 0, (8, 8), "2 x 2"),
+    ((1,), 1, 1, (6, 6), "3 x 3"),
+]
+
+
+@pytest.mark.parametrize(("shrink", "smooth", "crop", "size", "positions"), ALIKE)
+def test_standardised_maps_have_positions_that_differ(shrink, smooth, crop, size, positions):
+    """Else they are zeros for every image: those of the same maps, as they are, show it."""
+    options = options_of(layers=("relu2_2",), shrink=shrink, smooth=smooth, crop=crop)
+    maps = options.build(size).extract(images_of(8, side=size[0]))["relu2_2"]
+    assert np.ptp(np.asarray(maps), axis=(1, 2)).max() < 1e-6 < np.abs(maps).max()
+    standardised = dataclasses.replace(options, standardise=True)
+    message = f"layer relu2_2 has {positions} positions, which are alike after features.smooth"
+    with pytest.raises(FieldError, match=message) as error:
+        standardised.build(size)
+    assert (error.value.field, error.value.value) == ("size", size)
+    wider = (size[0], size[1] + 2 * shrink[0])
+    assert standardised.build(wider)
 
 
 # shrink, size, pixels that relu4_1 needs, a size that is enough

@@ -48,6 +48,16 @@ class _Page(HTMLParser):
         self.sources += [value for name, value in attrs if name in ("src", "href")]
 
 
+def test_stretched_images_are_shown_where_there_are_any(tmp_path, evaluated):
+    results, rows, pictures = evaluated
+    shown = "3 test images and 6 training images are stretched by more than a factor of 1.25"
+    for count in (0, 3):
+        odd = results._replace(stretched=count, stretched_training=2 * count)
+        page_text = page.write_report(tmp_path, odd, rows, pictures).read_text("utf-8")
+        for text in (page_text, summary.format_results(odd)):
+            assert (shown in text) == bool(count)
+
+
 def test_copies_are_shown_where_there_are_any(tmp_path, evaluated):
     results, rows, pictures = evaluated
     for count in (0, 3):

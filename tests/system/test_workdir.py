@@ -321,6 +321,26 @@ def test_evaluation_refuses_changed_training_images(experiment, work, tmp_path):
     assert not (work / "results.json").exists()
 
 
+def test_results_without_their_calibration_are_made_again(experiment, work):
+    stages.run(experiment, work)
+    before = contents(work)
+    (work / "calibration.json").unlink()
+    assert not workdir.is_finished(work, experiment)
+    leftover = work / ".0123456789abcdef.1.partial"
+    leftover.write_text("half a file")
+    stages.run(experiment, work)
+    assert workdir.is_finished(work, experiment) and not leftover.exists()
+    path = work / "scores.csv"
+    assert path.read_bytes() == before[path]
+
+
+def test_a_kill_after_a_new_calibration_leaves_no_older_results(experiment, work, monkeypatch):
+    stages.run(experiment, work)
+    monkeypatch.setattr(stages, "measure", lambda *_: pytest.exit)
+    stages.evaluate_fitted(changed(experiment, evaluation__false_alarm_rate=0.5), work)
+    assert not (work / "results.json").exists()
+
+
 def test_a_kill_between_a_new_threshold_and_its_calibration(experiment, work):
     """config.json is of the new evaluation by then, calibration.json and results.json are not."""
     stages.run(experiment, work)
