@@ -75,9 +75,7 @@ def test_an_exact_size_is_kept_and_that_of_a_fit_too():
 def test_the_size_is_logged(caplog):
     with caplog.at_level("INFO", logger="sparse_ad"):
         find_size(Images(size=(256,)), 16, examples((324, 270), (324, 270)), 0)
-    assert caplog.messages == [
-        "images at 288 x 240: the median aspect of 2 training images"
-    ]
+    assert caplog.messages == ["images at 288 x 240: the median aspect of 2 training images"]
 
 
 def test_orientations_count_where_they_are_applied(tmp_path):
