@@ -36,9 +36,12 @@ def assert_stays_float32(code, dictionary, signals):
     np.testing.assert_allclose(found.code, expected.code, atol=1e-5)
 
 
+OTHERS = ("homotopy", "ista", "coordinate_descent")  # than FISTA, which always runs
+
+
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name == "homotopy" else name for name in CODERS],
+    [pytest.param(name, marks=pytest.mark.slow if name in OTHERS else ()) for name in CODERS],
 )
 def test_coders(name):
     assert_stays_float32(CODERS[name], PROBLEM.dictionary, PROBLEM.signals)
@@ -55,7 +58,8 @@ def test_channel_coders(name):
 @pytest.mark.parametrize("name", ["homotopy", "fista"])
 def test_float64_stays_float64(name):
     with enable_x64(True):
-        found = CODERS[name](np.float64(PROBLEM.dictionary), np.float64(PROBLEM.signals))
+        code = jax.jit(CODERS[name])
+        found = code(np.float64(PROBLEM.dictionary), np.float64(PROBLEM.signals))
         assert found.code.dtype == np.float64
         assert found.converged.all()
 

@@ -19,7 +19,7 @@ SIDE = 16
 
 
 def test_defects_score_higher_and_scores_do_not_see_other_images():
-    method = sparse_ad.build(Pca(side=12, components=6), shape=(SIDE, SIDE, 1))
+    method = sparse_ad.build(Pca(side=8, components=6), shape=(SIDE, SIDE, 1))
     params = sparse_ad.fit(method, stripes(20, 0, size=SIDE), epochs=2, batch_size=8)
     normal = stripes(11, 1, size=SIDE)
     good = sparse_ad.score(method, params, normal)
@@ -33,7 +33,7 @@ def test_defects_score_higher_and_scores_do_not_see_other_images():
 
 def test_tiles_of_large_images():
     tiles = Tiles((SIDE, SIDE), 0.25)
-    method = sparse_ad.build(Pca(side=12, components=6), (40, 24, 1), tiles=tiles)
+    method = sparse_ad.build(Pca(side=8, components=6), (40, 24, 1), tiles=tiles)
     images = np.concatenate([stripes(8, seed, size=40) for seed in (0, 1)])[:, :, :24]
     params = sparse_ad.fit(method, images, epochs=1, batch_size=8)
     assert sparse_ad.score(method, params, images[:3]).map.shape == (3, 40, 24)
@@ -63,13 +63,13 @@ def test_a_fit_is_that_of_a_run(tmp_path, monkeypatch):
     ],
 )
 def test_images_that_are_none(images, message):
-    method = sparse_ad.build(Pca(side=12, components=6), shape=(SIDE, SIDE, 1))
+    method = sparse_ad.build(Pca(side=8, components=6), shape=(SIDE, SIDE, 1))
     with pytest.raises(UserError, match=message):
         sparse_ad.fit(method, images)
 
 
 def test_a_batch_that_the_devices_cannot_share():
-    method = sparse_ad.build(Pca(side=12, components=6), shape=(SIDE, SIDE, 1))
+    method = sparse_ad.build(Pca(side=8, components=6), shape=(SIDE, SIDE, 1))
     with pytest.raises(UserError, match=r"batch_size = 12: is not divisible by the 8 devices"):
         sparse_ad.fit(method, stripes(20, 0, size=SIDE), batch_size=12)
 

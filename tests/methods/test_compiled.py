@@ -28,11 +28,11 @@ PATCHES = ExemplarCoding(
 def fit(options, steps=4):
     method, key = options.build(PIXELS, SHAPE), jax.random.key(0)
     maps = {"pixels": jnp.asarray(stripes(32, 0))}
-    state = method.init(key, maps)
+    state = jax.jit(method.init)(key, maps)
     update = jax.jit(method.update)
     for step in range(steps):
         state, _ = update(jax.random.fold_in(key, step), state, maps)
-    return method, compile_score(method), method.finish(key, state)
+    return method, compile_score(method), jax.jit(method.finish)(key, state)
 
 
 @pytest.fixture(scope="module")

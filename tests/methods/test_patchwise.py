@@ -323,8 +323,15 @@ def score_ignoring(method, params, images, ignored=IGNORED):
     return score(method, params, images, jnp.broadcast_to(ignored, images.shape[:3]))
 
 
-@pytest.mark.parametrize("in_units", [False, True])
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(
+    ("sizes", "in_units"),
+    [
+        (SIZES[0], False),
+        (SIZES[1], True),
+        pytest.param(SIZES[0], True, marks=pytest.mark.slow),
+        pytest.param(SIZES[1], False, marks=pytest.mark.slow),
+    ],
+)
 def test_ignored_pixels_have_no_influence(sizes, in_units):
     method, params = fitted(**sizes)
     if in_units:
@@ -403,19 +410,20 @@ def test_layers_are_weighed():
     options = Patches(1, 1, per_image=0), PLAIN, POOL, features_of(*names), SHAPE
     plain, weighed = patchwise(MODEL, *options), patchwise(MODEL, *options, weights)
     maps = plain.features.extract(jnp.asarray(images_of()))
-    params = plain.finish(KEY, plain.init(KEY, maps))
+    params = fit(plain, KEYS)[2]
     one = jax.tree.map(lambda layer: layer[0], maps)
-    errors, _ = plain.grid.errors(params, one)
+    errors, _ = jax.jit(plain.grid.errors)(params, one)
     scaled = {name: weights[name] * values for name, values in errors.items()}
-    score = weighed.score(params, one)
-    assert_allclose(score.image, plain.grid.pool(scaled), **CLOSE)
-    assert_allclose(score.map, plain.grid.to_map(scaled), **CLOSE)
+    score = jax.jit(weighed.score)(params, one)
+    pool, to_map = jax.jit(plain.grid.pool), jax.jit(plain.grid.to_map)
+    assert_allclose(score.image, pool(scaled), **CLOSE)
+    assert_allclose(score.map, to_map(scaled), **CLOSE)
     ignored = jnp.zeros(SHAPE[:2], bool).at[:8].set(True)
-    counted = count_positions(plain.grid, errors, ignored)
-    assert_allclose(weighed.grid.pool(errors, counted), plain.grid.pool(scaled, counted), **CLOSE)
-    assert jax.tree.all(
-        jax.tree.map(jnp.array_equal, counted, count_positions(weighed.grid, errors, ignored))
+    counted, other = (
+        jax.jit(partial(count_positions, each.grid))(errors, ignored) for each in (plain, weighed)
     )
+    assert_allclose(jax.jit(weighed.grid.pool)(errors, counted), pool(scaled, counted), **CLOSE)
+    jax.tree.map(assert_array_equal, counted, other)
 
 
 def test_atoms_are_those_of_their_layers():

@@ -27,6 +27,11 @@ SIDE = 8
 TINY = 1e-6  # shrinkage that does not show
 
 
+add, distances = jax.jit(add_vectors), jax.jit(distance)
+whitened = jax.jit(whiten, static_argnums=1)
+described = jax.jit(describe_entropy)
+
+
 def images_of(count: int, seed: int = 0, side: int = SIDE) -> np.ndarray:
     """Smooth colour images whose channels go together, as those of photographs do."""
     rng = np.random.default_rng(seed)
@@ -52,7 +57,7 @@ def test_moments_are_those_of_all_vectors():
     vectors = (100.0 + np.random.default_rng(0).normal(size=(40, 5))).astype(np.float32)
     state = begin_moments(5)
     for batch in np.split(vectors, [1, 8, 30]):
-        state = add_vectors(state, jnp.asarray(batch))
+        state = add(state, jnp.asarray(batch))
     assert state.count == 40
     exact = vectors.astype(np.float64)
     assert_allclose(state.mean, exact.mean(0), rtol=1e-6)
@@ -62,16 +67,16 @@ def test_moments_are_those_of_all_vectors():
 def test_distance_is_that_of_mahalanobis():
     rng = np.random.default_rng(1)
     vectors = (rng.normal(size=(60, 4)) @ rng.normal(size=(4, 4))).astype(np.float32)
-    state = add_vectors(begin_moments(4), jnp.asarray(vectors))
-    found = distance(whiten(state, 0.0), jnp.asarray(vectors))
+    state = add(begin_moments(4), jnp.asarray(vectors))
+    found = distances(whitened(state, 0.0), jnp.asarray(vectors))
     assert_allclose(found, EmpiricalCovariance().fit(vectors).mahalanobis(vectors) / 4, rtol=1e-3)
 
 
 def test_shrinkage_adds_to_the_covariance():
     rng = np.random.default_rng(2)
     vectors = rng.normal(size=(3, 6)).astype(np.float32)  # fewer than dimensions
-    state = add_vectors(begin_moments(6), jnp.asarray(vectors))
-    found = distance(whiten(state, 0.5), jnp.asarray(vectors))
+    state = add(begin_moments(6), jnp.asarray(vectors))
+    found = distances(whitened(state, 0.5), jnp.asarray(vectors))
     covariance = np.cov(vectors.T.astype(np.float64), bias=True)
     shrunk = covariance + 0.5 * np.trace(covariance) / 6 * np.eye(6)
     inverse, mean = np.linalg.inv(shrunk), vectors.mean(0)
@@ -80,8 +85,8 @@ def test_shrinkage_adds_to_the_covariance():
 
 def test_vectors_that_never_vary():
     """A distance all the same: the plain one."""
-    whitening = whiten(add_vectors(begin_moments(2), jnp.ones((5, 2))), 0.1)
-    assert_allclose(distance(whitening, jnp.array([[1.0, 1.0], [1.0, 3.0]])), [0.0, 2.0])
+    whitening = whitened(add(begin_moments(2), jnp.ones((5, 2))), 0.1)
+    assert_allclose(distances(whitening, jnp.array([[1.0, 1.0], [1.0, 3.0]])), [0.0, 2.0])
 
 
 @cache
@@ -101,7 +106,7 @@ def test_pca_leaves_what_scikit_learn_leaves():
     found = score(test)
     assert_allclose(found.map, left, atol=1e-5)  # images of the fit's size: not resized
     assert_allclose(found.image, left.mean((1, 2)), rtol=1e-3)  # float32 eigenvectors
-    reconstruct = batched(method.views.reconstruct)
+    reconstruct = jax.jit(batched(method.views.reconstruct))
     assert_allclose(reconstruct(params, PIXELS.extract(test)), shown, atol=1e-4)
 
 
@@ -117,7 +122,7 @@ def test_pca_of_larger_images_sees_them_shrunk():
     )
     expected = score(shrunk).image
     bigger = Pca(SIDE, 4).build(PIXELS, large.shape[1:])
-    found = batched(bigger.score)(params, {"pixels": jnp.asarray(large)})
+    found = jax.jit(batched(bigger.score))(params, {"pixels": jnp.asarray(large)})
     assert found.map.shape == large.shape[:3]
     assert_allclose(found.image, expected, rtol=1e-3)
 
@@ -130,10 +135,12 @@ def test_pca_maps_are_put_back_behind_their_border():
 
     images = images_of(40)
     method = Pca(SIDE - 2, 4).build(Features(cut, "cut", border=1), images.shape[1:])
-    state, _ = method.update(KEY, method.init(KEY, cut(images)), cut(images))
+    state = jax.jit(method.init)(KEY, cut(images))
+    state, _ = jax.jit(method.update)(KEY, state, cut(images))
     damaged = images[:1].copy()
     damaged[:, 4, 2] += 2.0
-    found = method.score(method.finish(KEY, state), {"map": cut(damaged)["map"][0]}).map
+    params = jax.jit(method.finish)(KEY, state)
+    found = jax.jit(method.score)(params, {"map": cut(damaged)["map"][0]}).map
     assert np.unravel_index(np.argmax(found), found.shape) == (4, 2)
 
 
@@ -141,14 +148,14 @@ def test_entropy_is_that_of_the_histogram():
     for image in (*images_of(3), images_of(1)[0][..., :1]):
         grey = image @ [0.299, 0.587, 0.114] if image.shape[-1] == 3 else image[..., 0]
         counts = np.histogram(grey, BINS, (0.0, 1.0))[0]
-        found = describe_entropy(jnp.asarray(image))
+        found = described(jnp.asarray(image))
         assert_allclose(found.whole, entropy(counts, base=2), rtol=1e-5)
         assert_allclose(jnp.mean(found.positions), found.whole[0], rtol=1e-5)
 
 
 def test_entropy_of_white_and_black_is_one_bit():
     image = jnp.zeros((4, 4, 1)).at[:2].set(1.0)
-    assert_allclose(describe_entropy(image).whole, [1.0])
+    assert_allclose(described(image).whole, [1.0])
 
 
 def test_entropy_is_suspicious_on_both_sides():
@@ -157,10 +164,7 @@ def test_entropy_is_suspicious_on_both_sides():
     noise = np.random.default_rng(3).uniform(size=(1, SIDE, SIDE, 3)).astype(np.float32)
     normal = score(images_of(20, seed=4)).image
     assert score(flat).image[0] > normal.max()
-    assert (
-        describe_entropy(jnp.asarray(noise[0])).whole
-        > describe_entropy(jnp.asarray(images_of(1)[0])).whole
-    )
+    assert described(jnp.asarray(noise[0])).whole > described(jnp.asarray(images_of(1)[0])).whole
     assert score(noise).image[0] > np.median(normal)
 
 

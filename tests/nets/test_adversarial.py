@@ -18,7 +18,7 @@ from sparse_ad.nets.adversarial import (
 from sparse_ad.nets.dcgan import Discriminator, Generator
 from sparse_ad.nets.optimizer import Adam
 
-KEY, RATE, SIZE, WIDTHS = jax.random.key(0), 2e-4, 32, (3, 4, 5)
+KEY, RATE, SIZE, WIDTHS = jax.random.key(0), 2e-4, 16, (3, 4)
 IMAGES = 2 * jnp.asarray(stripes(8, 0, 3, SIZE)) - 1
 NOISE = jax.random.uniform(KEY, (8, 3), minval=-1.0, maxval=1.0)
 GAN = Gan(Generator((SIZE, SIZE, 3), WIDTHS), Discriminator(WIDTHS), Adam(RATE, 0.0).build(0.5))

@@ -1,5 +1,7 @@
 """Coding many signals: no signal sees the others, memory is bounded, fields are checked."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ PROBLEM = make_problem("texture", m=24)._replace(penalty=np.full(24, PENALTY, np
 DICTIONARY, SIGNALS, _ = PROBLEM
 
 
+@cache
 def coder(**fields):
     # More slots than atoms: one path to compile.
     return jax.jit(lasso_coder(LassoCoder(**{"penalty": PENALTY, "max_support": 64, **fields})))
@@ -76,7 +79,10 @@ def test_codes_with_more_atoms_than_slots(max_support):
     np.testing.assert_allclose(objectives(problem, solution.code), best, rtol=1e-4)
 
 
-@pytest.mark.parametrize("solver", LASSO_SOLVERS)
+OTHERS = [name for name in LASSO_SOLVERS if name != "homotopy"]  # which solves the codes above
+
+
+@pytest.mark.parametrize("solver", [pytest.param("homotopy", marks=pytest.mark.slow), *OTHERS])
 def test_every_solver_solves(solver):
     problem = make_problem("random", m=8)._replace(penalty=np.full(8, PENALTY, np.float32))
     solution = coder(solver=solver, max_steps=5000)(problem.dictionary, problem.signals)
@@ -99,7 +105,7 @@ def test_orthonormal_atoms_project():
 
 
 def test_broken_signal_spoils_no_other():
-    code = coder(chunk=8)
+    code = coder(chunk=7, nonnegative=False)  # compiled above
     broken = SIGNALS.copy()
     broken[5] = np.nan
     solution, intact = code(DICTIONARY, broken), code(DICTIONARY, SIGNALS)
@@ -115,7 +121,10 @@ LENGTHS = {
 }
 
 
-@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize(
+    "lengths",
+    [pytest.param(each, marks=() if each == "mixed" else pytest.mark.slow) for each in LENGTHS],
+)
 @pytest.mark.parametrize("solver", ["homotopy", "fista"])
 def test_atoms_may_have_any_length(solver, lengths):
     atoms = np.float32(DICTIONARY * LENGTHS[lengths][:, None])
@@ -128,12 +137,13 @@ def test_atoms_may_have_any_length(solver, lengths):
 
 
 FEW = LassoCoder(penalty=PENALTY, max_support=2, chunk=4)  # all solvers of the cascade
-CALLS = {"eager": lambda code: code, "jit": jax.jit}
+FEW_CODERS = lasso_coder(FEW), exemplar_coder(ExemplarCoder(nonzeros=2))
+CALLS = {"eager": lambda code: code, "jit": jax.jit}  # of one function, compiled once
 
 
 @pytest.mark.parametrize("call", [pytest.param("eager", marks=pytest.mark.slow), "jit"])
 def test_arrays_of_numpy_and_jax_are_alike(call):
-    for each in (lasso_coder(FEW), exemplar_coder(ExemplarCoder(nonzeros=2))):
+    for each in FEW_CODERS:
         code = CALLS[call](each)
         found = code(DICTIONARY, SIGNALS[:6])
         assert_same_bits(code(jnp.asarray(DICTIONARY), jnp.asarray(SIGNALS[:6])), found)
@@ -143,9 +153,9 @@ def test_arrays_of_numpy_and_jax_are_alike(call):
 
 @pytest.mark.parametrize("call", [pytest.param("eager", marks=pytest.mark.slow), "jit"])
 def test_no_signals_have_no_codes(call):
-    for each in (lasso_coder(FEW), exemplar_coder(ExemplarCoder(nonzeros=2))):
+    for each in FEW_CODERS:
         code = CALLS[call](each)
-        none, some = code(DICTIONARY, SIGNALS[:0]), code(DICTIONARY, SIGNALS[:2])
+        none, some = code(DICTIONARY, SIGNALS[:0]), code(DICTIONARY, SIGNALS[:6])
         for leaf, other in zip(none, some, strict=True):
             assert leaf.shape == (0, *other.shape[1:]) and leaf.dtype == other.dtype
 

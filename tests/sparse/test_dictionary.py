@@ -34,6 +34,9 @@ def make_coder(penalty=1.0, **fields):
     return jax.jit(lasso_coder(options))
 
 
+begin = jax.jit(begin_dictionary, static_argnums=2)
+
+
 @cache
 def learner(code):
     return jax.jit(partial(learn, coder=code))
@@ -42,7 +45,7 @@ def learner(code):
 def fit(signals, atoms, code, *, batch, epochs=1, seed=0):
     """The states after each minibatch, and what was logged last."""
     key, signals = jax.random.key(seed), jnp.asarray(signals)
-    state = begin_dictionary(key, signals[: 4 * batch], atoms)
+    state = begin(key, signals[: 4 * batch], atoms)
     states = [state]
     for number in range(epochs * (len(signals) // batch)):
         first = number * batch % (len(signals) // batch * batch)
@@ -232,11 +235,13 @@ def test_fading_is_the_formula(count):
 
 def test_statistics_are_weighted_sums(texture, code):
     """A and B by numpy from the codes: older batches fade as Mairal et al. say."""
-    train, _, states, _ = texture
+    train, held_out, states, _ = texture
     energy, cross = np.zeros((40, 40)), np.zeros((40, 64))
+    coded = train[: len(held_out)]  # as many as elsewhere: compiled once
     for t in range(1, 4):
-        rows = train[(t - 1) * 256 : t * 256].astype(np.float64)
-        z = np.asarray(code(states[t - 1].dictionary, rows.astype(np.float32)).code, np.float64)
+        batch = slice((t - 1) * 256, t * 256)
+        rows = coded[batch].astype(np.float64)
+        z = np.asarray(code(states[t - 1].dictionary, coded).code[batch], np.float64)
         theta = t * 256.0  # as long as t < 256
         fade = (theta + 1.0 - 256.0) / (theta + 1.0)
         energy, cross = fade * energy + z.T @ z / 256, fade * cross + z.T @ rows / 256
@@ -296,16 +301,16 @@ def test_unused_atoms_become_useful(texture, code):
 def test_flat_signals_leave_atoms_alone():
     """Nothing but zeros: no atom is used, none can be replaced, nothing becomes NaN."""
     signals = jnp.zeros((16, 9))
-    state = begin_dictionary(KEY, signals, 5)
+    state = begin(KEY, signals, 5)
     np.testing.assert_allclose(lengths(state.dictionary), 1.0, rtol=1e-5)
-    after, info = learn(KEY, state, signals, make_coder())
+    after, info = learner(make_coder())(KEY, state, signals)
     np.testing.assert_array_equal(after.dictionary, state.dictionary)
     assert all(np.isfinite(value) for value in info.values())
 
 
 def test_fewer_signals_than_atoms():
     signals = jnp.asarray(shuffled_brick(8, 8)[:6])
-    state = begin_dictionary(KEY, signals, 20)
+    state = begin(KEY, signals, 20)
     np.testing.assert_allclose(lengths(state.dictionary), 1.0, rtol=1e-5)
     likeness = np.abs(state.dictionary @ state.dictionary.T - np.eye(20))
     assert likeness.max() < 0.9999  # copies are told apart
@@ -318,7 +323,7 @@ def test_fewer_signals_than_atoms():
 def test_starts_from_signals_with_energy():
     strong = 5.0 * np.eye(3, 6, dtype=np.float32)
     signals = jnp.concatenate([jnp.asarray(strong), jnp.zeros((50, 6))])
-    found = np.asarray(begin_dictionary(KEY, signals, 3).dictionary)
+    found = np.asarray(begin(KEY, signals, 3).dictionary)
     np.testing.assert_array_equal(np.sort(found.argmax(1)), [0, 1, 2])
 
 
@@ -331,8 +336,8 @@ def test_codes_come_from_the_coder_given():
         one = jnp.ones(len(rows))
         return Solution(rows @ dictionary.T, one, one, 0 * one, one, one == 1, one == 1)
 
-    state = begin_dictionary(KEY, signals, 3)
-    after, info = learn(KEY, state, signals, project)
+    state = begin(KEY, signals, 3)
+    after, info = learner(project)(KEY, state, signals)
     z = signals @ state.dictionary.T
     np.testing.assert_allclose(after.energy, z.T @ z / 12, rtol=1e-5)
     assert info["objective"] == 1.0

@@ -207,8 +207,8 @@ def test_thin_leaves_what_is_not_there():
     np.testing.assert_array_equal(found.atoms, atoms)
 
 
-def coded(atoms: np.ndarray, signals: np.ndarray, nonzeros: int):
-    coder = jax.jit(exemplar_coder(ExemplarCoder(nonzeros)))
+def coded(atoms: np.ndarray, signals: np.ndarray, nonzeros: int, **fields):
+    coder = jax.jit(exemplar_coder(ExemplarCoder(nonzeros, **fields)))
     return jax.tree.map(np.asarray, coder(atoms, signals))
 
 
@@ -278,8 +278,7 @@ def test_options():
 def test_candidates_find_nearly_what_all_atoms_find():
     """Their first atom is the same, and more atoms leave less."""
     signals, atoms = gaussian(40, 12, 1), of_length_one(gaussian(101, 12, 2))
-    whole = exemplar_coder(ExemplarCoder(nonzeros=3))(atoms, signals)
-    some = exemplar_coder(ExemplarCoder(nonzeros=3, candidates=48))(atoms, signals)
+    whole, some = coded(atoms, signals, 3), coded(atoms, signals, 3, candidates=48)
     best = np.abs(signals @ atoms.T).argmax(1)
     assert some.code.shape == whole.code.shape
     assert (np.asarray(some.code)[np.arange(40), best] != 0).all()
@@ -294,10 +293,7 @@ def test_candidates_find_nearly_what_all_atoms_find():
 @pytest.mark.parametrize("candidates", [0, 101, 500])
 def test_as_many_candidates_as_atoms_are_all_atoms(candidates):
     signals, atoms = gaussian(40, 12, 1), of_length_one(gaussian(101, 12, 2))
-    found, whole = (
-        exemplar_coder(ExemplarCoder(nonzeros=2, candidates=some))(atoms, signals)
-        for some in (candidates, 0)
-    )
+    found, whole = (coded(atoms, signals, 2, candidates=some) for some in (candidates, 0))
     np.testing.assert_array_equal(found.code, whole.code)
 
 

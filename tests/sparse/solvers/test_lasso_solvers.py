@@ -213,12 +213,17 @@ def test_scale_of_the_signals_is_immaterial(solver, scale):
     np.testing.assert_allclose(objectives(scaled, solution.code) / scale**2, best, rtol=1e-5)
 
 
-def solve_from(solver, problem, start, max_steps, tolerance):
-    """Solutions of all signals, each from its own start."""
+@partial(jax.jit, static_argnames="solver")
+def solve_all_from(solver, problem, start, max_steps, tolerance):
     fields = {"max_support": 64} if solver == "homotopy" else {}
     solve = partial(SOLVERS[solver], max_steps=max_steps, tolerance=tolerance, **fields)
-    every = jax.jit(jax.vmap(solve, in_axes=(Lasso(None, 0, 0), 0)))
-    return jax.tree.map(np.asarray, every(Lasso(*problem), start))
+    return jax.vmap(solve, in_axes=(Lasso(None, 0, 0), 0))(problem, start)
+
+
+def solve_from(solver, problem, start, max_steps, tolerance):
+    """Solutions of all signals, each from its own start."""
+    solution = solve_all_from(solver, Lasso(*problem), start, max_steps, tolerance)
+    return jax.tree.map(np.asarray, solution)
 
 
 @pytest.mark.parametrize("solver", SOME_SOLVERS)
