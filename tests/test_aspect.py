@@ -10,6 +10,7 @@ import pytest
 from helpers.launching import changed, toy_experiment
 from helpers.made_up import noise, write_image
 from helpers.toy import ToyDetector
+from helpers.undrawn import undrawn as undrawn  # a fixture
 from PIL import Image
 
 from sparse_ad import Predictor, stages

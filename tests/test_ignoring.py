@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.launching import final_state
 from helpers.made_up import write_image
+from helpers.undrawn import undrawn as undrawn  # a fixture
 
 from sparse_ad import stages
 from sparse_ad.data.sources.folder import Folder
@@ -19,9 +20,9 @@ from sparse_ad.methods.pca import Pca
 from sparse_ad.prediction.predictor import Predictor
 from sparse_ad.prediction.run import Request, predict
 
-SIZE = 32
-LABEL = np.s_[2:14, 4:16]  # where the label is that must not count
-OUTSIDE = np.s_[20:28, 18:28]
+SIZE = 24
+LABEL = np.s_[2:12, 4:14]  # where the label is that must not count
+OUTSIDE = np.s_[14:24, 14:24]
 
 
 def texture(seed: int, label: int, noise: float) -> np.ndarray:
@@ -68,7 +69,7 @@ def experiment(root, **data) -> Experiment:
     return Experiment(
         "pca",
         data=Folder(root=str(root), size=(SIZE, SIZE), calibration_fraction=0.4, **data),
-        method=Pca(side=16, components=2),
+        method=Pca(side=12, components=2),
         fit=Fit(batch_size=8, epochs=6.0),
         evaluation=Evaluation(batch_size=8, bootstrap=10, false_alarm_rate=0.12),
     )
@@ -153,7 +154,7 @@ def test_predictions_in_memory_ignore_the_same_pixels(runs):
     np.testing.assert_array_equal(one.maps[0], other.maps[0])
     assert not one.maps[0][LABEL].any()
     with pytest.raises(
-        UserError, match=r"image 0: .*label\.png: mask is 32x32 and its image is 8x8"
+        UserError, match=r"image 0: .*label\.png: mask is 24x24 and its image is 8x8"
     ):
         predictors[0].predict([np.zeros((8, 8), np.uint8)])
 
@@ -165,7 +166,7 @@ def test_other_labelled_images_are_evaluated_without_ignored_pixels(runs, tmp_pa
     for path, row in scores(tmp_path / "out").items():
         assert row["score"] == measured[f"test/{path}"]["score"]
     write_image(tmp_path / "kinds" / "good" / "0.png", np.zeros((8, 8), np.uint8))
-    with pytest.raises(UserError, match=r"^good/0\.png: .*label\.png: mask is 32x32"):
+    with pytest.raises(UserError, match=r"^good/0\.png: .*label\.png: mask is 24x24"):
         stages.evaluate_on(options, runs[0] / "work", tmp_path / "kinds", tmp_path / "no")
 
 
@@ -184,7 +185,7 @@ def test_other_masks_are_another_training_set(runs):
 
 def test_a_mask_that_leaves_no_patch_is_named_before_the_fit(tmp_path):
     make_set(tmp_path / "set", 0)
-    mask = 255 - region(np.s_[:, :4])  # narrower than what the small image of PCA sees of it
+    mask = 255 - region(np.s_[:, :3])  # narrower than what the small image of PCA sees of it
     write_image(tmp_path / "mask.png", mask)
     options = Folder(
         root=str(tmp_path / "set"), size=(SIZE, SIZE), ignore=str(tmp_path / "mask.png")

@@ -11,6 +11,7 @@ from helpers.folders import contents
 from helpers.launching import LearningToy, changed, toy_experiment
 from helpers.made_up import noise, write_image
 from helpers.toy import ToyDetector, mean_image
+from helpers.undrawn import undrawn as undrawn  # a fixture
 
 from sparse_ad import stages
 from sparse_ad.errors import UserError

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers.launching import LearningToy, changed, contents, learning_toy, toy_experiment
 from helpers.made_up import noise, write_image
+from helpers.undrawn import undrawn as undrawn  # a fixture
 from PIL import Image
 
 from sparse_ad import stages

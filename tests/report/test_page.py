@@ -35,6 +35,12 @@ def evaluated():
     return _evaluate(splits._replace(test=(unreadable, *splits.test[1:])), mean_image())
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests of the text alone: figures are made, but not drawn."""
+    monkeypatch.setattr(figures, "render", lambda figure: PNG)
+
+
 class _Page(HTMLParser):
     """Collects the sources that a page loads."""
 
@@ -48,7 +54,7 @@ class _Page(HTMLParser):
         self.sources += [value for name, value in attrs if name in ("src", "href")]
 
 
-def test_stretched_images_are_shown_where_there_are_any(tmp_path, evaluated):
+def test_stretched_images_are_shown_where_there_are_any(tmp_path, evaluated, undrawn):
     results, rows, pictures = evaluated
     shown = "3 test images and 6 training images are stretched by more than a factor of 1.25"
     for count in (0, 3):
@@ -58,7 +64,7 @@ def test_stretched_images_are_shown_where_there_are_any(tmp_path, evaluated):
             assert (shown in text) == bool(count)
 
 
-def test_copies_are_shown_where_there_are_any(tmp_path, evaluated):
+def test_copies_are_shown_where_there_are_any(tmp_path, evaluated, undrawn):
     results, rows, pictures = evaluated
     for count in (0, 3):
         odd = results._replace(copies=count)
@@ -174,5 +180,5 @@ def test_ignored_pixels_are_hatched(tmp_path):
     assert len(greys) == 2 and (greys == greys[:, :1]).all()
 
 
-def test_a_report_without_ignored_pixels_does_not_mention_them(tmp_path, evaluated):
+def test_a_report_without_ignored_pixels_does_not_mention_them(tmp_path, evaluated, undrawn):
     assert page.HATCHED not in page.write_report(tmp_path, *evaluated).read_text("utf-8")

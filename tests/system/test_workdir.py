@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from helpers.launching import LearningToy, changed, contents, toy_experiment
+from helpers.undrawn import undrawn as undrawn  # a fixture
 
 from sparse_ad import stages
 from sparse_ad.errors import UserError
@@ -29,6 +31,25 @@ def experiment(tmp_path, monkeypatch):
 @pytest.fixture
 def work(tmp_path):
     return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A fitted run, of which tests get copies: (experiment, workdir)."""
+    folder = tmp_path_factory.mktemp("original")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "toy", LearningToy)
+        experiment = toy_experiment(folder)
+        stages.fit(experiment, folder / "work")
+    return experiment, folder / "work"
+
+
+@pytest.fixture
+def fitted(original, work, monkeypatch):
+    """The experiment of which `work` is a fitted run, on images that no test may change."""
+    monkeypatch.setitem(METHODS, "toy", LearningToy)
+    shutil.copytree(original[1], work)
+    return original[0]
 
 
 @pytest.fixture
@@ -54,10 +75,9 @@ def fill(disk):
             return
 
 
-def test_other_config_is_named_field_by_field(experiment, work):
-    stages.fit(experiment, work)
+def test_other_config_is_named_field_by_field(fitted, work):
     before = contents(work)
-    other = changed(experiment, method__rate=0.9, data__size=(16, 12))
+    other = changed(fitted, method__rate=0.9, data__size=(16, 12))
     with pytest.raises(UserError) as caught:
         stages.run(other, work)
     for text in ("method.rate: 0.5 there, 0.9 here", "data.size: [16, 16] there, [16, 12] here"):
@@ -65,9 +85,8 @@ def test_other_config_is_named_field_by_field(experiment, work):
     assert "evaluation" not in str(caught.value) and contents(work) == before
 
 
-def test_another_detector_is_named_without_its_fields(experiment, work):
-    stages.fit(experiment, work)
-    other = replace(experiment, method=MeanColour())
+def test_another_detector_is_named_without_its_fields(fitted, work):
+    other = replace(fitted, method=MeanColour())
     with pytest.raises(UserError, match=r"\(method: 'toy' there, 'mean_colour' here\)"):
         stages.run(other, work)
 
@@ -121,9 +140,8 @@ def test_a_changed_section_name_is_not_taken_for_evaluation():
     assert found == ["evaluation_x: 1 there, 2 here"]
 
 
-def test_config_comes_back_as_it_went(experiment, work):
-    stages.fit(experiment, work)
-    assert workdir.read_config(work).to_dict() == section(experiment).to_dict()
+def test_config_comes_back_as_it_went(fitted, work):
+    assert workdir.read_config(work).to_dict() == section(fitted).to_dict()
 
 
 @pytest.mark.parametrize("call", [stages.evaluate_fitted, stages.run, stages.fit])
@@ -245,22 +263,20 @@ def test_a_full_disk_at_prediction(experiment, small_disk, tmp_path):
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", "\x00\xff"])
 @pytest.mark.parametrize("name", ["config.json", "fit.json", "calibration.json", "results.json"])
-def test_damaged_files_are_named(experiment, work, tmp_path, name, content):
-    stages.fit(experiment, work)
+def test_damaged_files_are_named(fitted, work, tmp_path, name, content):
     (work / name).write_text(content)
-    images = tmp_path / "images" / "test" / "good"
+    images = Path(fitted.data.root) / "test" / "good"
     used = {"results.json": stages.run, "calibration.json": stages.fit, "fit.json": None}
     call = used.get(name, stages.run) or stages.evaluate_fitted
     with pytest.raises(UserError, match=f"{name}: .*delete the file"):
-        call(experiment, work)
+        call(fitted, work)
     if name != "results.json":
         with pytest.raises(UserError, match=name):
-            predict(experiment, work, [str(images)], tmp_path / "out", Request())
+            predict(fitted, work, [str(images)], tmp_path / "out", Request())
         assert not (tmp_path / "out").exists()
 
 
-def test_damaged_checkpoints_are_named_and_the_one_before_serves(experiment, work):
-    stages.fit(experiment, work)
+def test_damaged_checkpoints_are_named_and_the_one_before_serves(fitted, work):
     expected = contents(work / "checkpoints" / "3" / "state" / "d")
     damaged = max(
         (work / "checkpoints" / "3" / "state").rglob("d/*"), key=lambda p: p.stat().st_size
@@ -269,12 +285,12 @@ def test_damaged_checkpoints_are_named_and_the_one_before_serves(experiment, wor
     (work / "calibration.json").unlink()
     for call in (stages.evaluate_fitted, stages.fit):
         with pytest.raises(UserError, match=f"{damaged.name}: is damaged; delete the folder"):
-            call(experiment, work)
+            call(fitted, work)
     shutil.rmtree(work / "checkpoints" / "3")
     with pytest.raises(UserError, match="step 3, the last of the fit, is not there"):
-        stages.evaluate_fitted(experiment, work)
-    stages.run(experiment, work)
-    assert workdir.is_finished(work, experiment)
+        stages.evaluate_fitted(fitted, work)
+    stages.run(fitted, work)
+    assert workdir.is_finished(work, fitted)
     assert sorted(contents(work / "checkpoints" / "3" / "state" / "d").values()) == sorted(
         expected.values()
     )
@@ -297,9 +313,8 @@ def test_evaluation_and_prediction_need_a_fit(experiment, work, tmp_path, call, 
         workdir.read_config(work)
 
 
-def test_prediction_by_another_config_is_refused(experiment, work, tmp_path):
-    stages.fit(experiment, work)
-    other = changed(experiment, method__rate=0.2)
+def test_prediction_by_another_config_is_refused(fitted, work, tmp_path):
+    other = changed(fitted, method__rate=0.2)
     with pytest.raises(UserError, match=r"method.rate: 0.5 there, 0.2 here"):
         predict(other, work, ["images"], tmp_path / "out", Request())
 
