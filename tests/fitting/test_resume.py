@@ -40,8 +40,9 @@ PLACES = (
 )
 
 
+# In a checkpoint, always; what a run leaves that ended later goes on in test_workdir, too.
 @pytest.mark.parametrize(
-    "places", [PLACES[::4], pytest.param(PLACES, marks=pytest.mark.slow)], ids=("two", "all")
+    "places", [PLACES[:1], pytest.param(PLACES, marks=pytest.mark.slow)], ids=("one", "all")
 )
 def test_killed_in_stage_after_stage(straight, tmp_path, places):
     root, expected = straight

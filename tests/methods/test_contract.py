@@ -167,6 +167,7 @@ CASES = {
 # Fits that share most of their code with one that always runs.
 SLOW = ("mlf_sc_as_described", "mlf_sc_positions", "mlf_sc_2020", "cae", "ae_bce", "vae")
 SLOW += ("ae_l2", "ae_ssim", "sparse_maps_spatial", "sparse_maps_lista", "anogan")
+SLOW += ("exemplar_coding_layers",)
 SLOW_CHECKS = {  # of which others of their kind are in the default run
     ("cae_sparse", "check_types"),
     ("mlf_sc_published_code", "check_types"),
@@ -176,8 +177,8 @@ SLOW_CHECKS = {  # of which others of their kind are in the default run
     ("sparse_coding", "check_eight_devices_score_as_one"),
     ("mlf_sc_published_code", "check_eight_devices_fit_as_one"),
     ("exemplar_coding", "check_types"),
-    ("exemplar_coding_layers", "check_types"),
-    ("exemplar_coding_layers", "check_eight_devices_score_as_one"),
+    ("sparse_coding", "check_grid_gives_the_scores"),
+    ("sparse_coding", "check_training_images_are_reconstructed"),  # by `test_scales`
 }
 CONTRACT = [
     pytest.param(

@@ -1,5 +1,6 @@
 """Studies: the grid, its cells run and resumed, the tables, and every config of configs/studies."""
 
+import gc
 import importlib
 import json
 import re
@@ -82,8 +83,12 @@ def run_cell(experiment, workdir, kinds=("cut", "hole")):
 
 @pytest.fixture(autouse=True, scope="module")
 def cells_are_cheap():
-    """What the toy compiles is kept, for the other tests."""
-    with mock.patch.object(stages, "run", run_cell), mock.patch.object(jax, "clear_caches"):
+    """What the toy compiles is kept, for the other tests, and no garbage is looked for."""
+    with (
+        mock.patch.object(stages, "run", run_cell),
+        mock.patch.object(jax, "clear_caches"),
+        mock.patch.object(gc, "collect"),
+    ):
         yield
 
 

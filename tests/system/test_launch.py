@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shutil
+from itertools import islice
+from pathlib import Path
 
 import pytest
 from helpers import launching
@@ -108,19 +110,6 @@ def test_the_config_of_a_finished_run_is_a_config(finished):
     assert loaded["data"]["root"] == known["data"]["root"]
 
 
-def test_a_config_with_a_field_missing_is_one_line(finished, tmp_path):
-    config = json.loads((finished[0] / "work" / "config.json").read_text())
-    attempts = {}
-    for field in ("name", "data", "method"):
-        path = tmp_path / field / "config.json"
-        path.parent.mkdir()
-        path.write_text(json.dumps({name: config[name] for name in config if name != field}))
-        attempts[(f"--config={path}",)] = field
-        attempts["--mode=evaluate", f"--workdir={path.parent}"] = field
-    for flags, process in zip(attempts, launch_each(attempts, tmp_path), strict=True):
-        assert_user_error(process, "config.json", f"{attempts[flags]} is missing")
-
-
 def test_devices_that_there_are_not_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(launching, "environment", lambda: os.environ | {"JAX_PLATFORMS": "tpu"})
     process = launch(*tiny(tmp_path), f"--workdir={tmp_path / 'work'}")
@@ -163,25 +152,60 @@ WRONG = [  # flags, and parts of what is said
 ]
 
 
+FIELDS = ("name", "data", "method")
+
+
 @pytest.fixture(scope="module")
-def refused(tmp_path_factory):
-    """What launch.py says to each of WRONG, and the folder in which it was called."""
-    folder = tmp_path_factory.mktemp("wrong")
-    return launch_each([flags for flags, _ in WRONG], folder), folder
+def refused(finished, tmp_path_factory):
+    """What launch.py says to many mistakes, in one process, and the folder it was called in."""
+    folder, other = (tmp_path_factory.mktemp(name) for name in ("wrong", "other"))
+    work = finished[0] / "work"
+    config = json.loads((work / "config.json").read_text())
+    mistakes = {"flags": [flags for flags, _ in WRONG], "fields": []}
+    for field in FIELDS:
+        path = other / field / "config.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps({name: config[name] for name in config if name != field}))
+        mistakes["fields"] += [
+            [f"--config={path}"],
+            ["--mode=evaluate", f"--workdir={path.parent}"],
+        ]
+    (other / "empty").mkdir()
+    broken = write_image(other / "broken" / "x.png", noise(0))
+    broken.write_bytes(broken.read_bytes()[:70])
+    predict = ["--mode=predict", f"--workdir={work}"]
+    mistakes["predict"] = [predict, [*predict, f"--input={other / 'empty'}"]]
+    mistakes["predict"] += [[*predict, f"--input={broken.parent}", "--output=never"]]
+    mistakes["folder"] = [[*tiny(Path("none")), "--workdir=work"]]
+    said = iter(launch_each([flags for each in mistakes.values() for flags in each], folder))
+    return {name: list(islice(said, len(each))) for name, each in mistakes.items()}, folder
 
 
 @pytest.mark.parametrize("index", range(len(WRONG)), ids=lambda index: WRONG[index][0][-1])
 def test_a_wrong_flag_is_one_line(refused, index):
-    processes, folder = refused
-    assert_user_error(processes[index], *WRONG[index][1])
-    assert len(processes[index].stderr.strip().splitlines()) == 1
-    assert not list(folder.iterdir())
+    process = refused[0]["flags"][index]
+    assert_user_error(process, *WRONG[index][1])
+    assert len(process.stderr.strip().splitlines()) == 1
 
 
-def test_a_bad_folder_is_one_line_and_leaves_nothing(tmp_path):
-    process = launch(*tiny(tmp_path / "none"), f"--workdir={tmp_path / 'work'}")
-    assert_user_error(process, str(tmp_path / "none"), "train/good")
-    assert not list(tmp_path.iterdir())
+def test_a_config_with_a_field_missing_is_one_line(refused):
+    for index, process in enumerate(refused[0]["fields"]):
+        assert_user_error(process, "config.json", f"{FIELDS[index // 2]} is missing")
+
+
+def test_a_bad_folder_is_one_line(refused):
+    assert_user_error(refused[0]["folder"][0], "none", "train/good")
+
+
+def test_predict_says_what_is_missing(refused):
+    no_input, no_images, none_readable = refused[0]["predict"]
+    assert_user_error(no_input, "--input", "folder")
+    assert_user_error(no_images, "empty", "no images")
+    assert_user_error(none_readable, "none of 1 images", "x.png")
+
+
+def test_what_is_refused_leaves_nothing(refused):
+    assert not list(refused[1].iterdir())
 
 
 @pytest.mark.slow
@@ -192,22 +216,6 @@ def test_an_unreadable_training_image_is_one_line(tmp_path):
     process = launch(*tiny(root), f"--workdir={tmp_path / 'work'}")
     assert_user_error(process, str(root / "train" / "good"), "replace or delete")
     assert not (tmp_path / "work" / "fit.json").exists()
-
-
-def test_predict_says_what_is_missing(finished, tmp_path):
-    base, _ = finished
-    empty, broken = tmp_path / "empty", tmp_path / "broken"
-    empty.mkdir()
-    write_image(broken / "x.png", noise(0))
-    (broken / "x.png").write_bytes((broken / "x.png").read_bytes()[:70])
-    predict = ("--mode=predict", "--workdir=work")
-    attempts = [predict, (*predict, f"--input={empty}")]
-    attempts += [(*predict, f"--input={broken}", "--output=never")]
-    no_input, no_images, none_readable = launch_each(attempts, base)
-    assert_user_error(no_input, "--input", "folder")
-    assert_user_error(no_images, str(empty), "no images")
-    assert_user_error(none_readable, "none of 1 images", "x.png")
-    assert not (base / "never").exists()
 
 
 def test_help_lists_every_option_of_the_config():
