@@ -40,14 +40,11 @@ PLACES = (
 )
 
 
-# In a checkpoint, always; what a run leaves that ended later goes on in test_workdir, too.
-@pytest.mark.parametrize(
-    "places", [PLACES[:1], pytest.param(PLACES, marks=pytest.mark.slow)], ids=("one", "all")
-)
-def test_killed_in_stage_after_stage(straight, tmp_path, places):
+@pytest.mark.slow  # test_launch has a kill in a checkpoint
+def test_killed_in_stage_after_stage(straight, tmp_path):
     root, expected = straight
     flags = [*tiny(root), f"--workdir={tmp_path}"]
-    for place in places:
+    for place in PLACES:
         assert launch(*flags, strike=(*place, SIGKILL)).returncode == -SIGKILL, place
         assert not (tmp_path / "results.json").exists()
     process = launch(*flags)

@@ -6,10 +6,18 @@ import os
 import shutil
 from itertools import islice
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 from helpers import launching
-from helpers.launching import ROOT, assert_user_error, launch, launch_each, tiny
+from helpers.launching import (
+    ROOT,
+    assert_same_outcome,
+    assert_user_error,
+    launch,
+    launch_each,
+    tiny,
+)
 from helpers.made_up import make_folder, noise, write_image
 
 from sparse_ad.system.command_line import load_config
@@ -100,6 +108,19 @@ def test_predictions_are_those_of_the_evaluation_bit_for_bit(finished):
         stem = found["path"].rpartition(".")[0]
         assert (base / "out" / "overlays" / f"{stem}.png").stat().st_size > 0
     assert predicted["good_000.JPG"]["score"] == ""
+
+
+def test_a_run_that_is_killed_ends_with_the_bits_of_one_that_is_not(finished):
+    """In a checkpoint, which is there without its checksums; other places: test_resume."""
+    base, _ = finished
+    flags = [*tiny(base / "images"), "--config.evaluation.max_unreadable=0.3", "--workdir=killed"]
+    place = ("sparse_ad.fitting.checkpoint.write_checksums", 3)
+    assert launch(*flags, cwd=base, strike=(*place, SIGKILL)).returncode == -SIGKILL
+    assert (base / "killed" / "checkpoints").exists()
+    assert not (base / "killed" / "fit.json").exists()
+    process = launch(*flags, cwd=base)
+    assert process.returncode == 0, process.stderr
+    assert_same_outcome(base / "killed", base / "work")
 
 
 def test_the_config_of_a_finished_run_is_a_config(finished):
