@@ -40,6 +40,7 @@ PUBLISHED = (  # column of the paper's Table 1, its title, and the path of our r
 )
 DASH = "–"
 
+DEFAULT = "sparse_features"  # the folder of records of the detector that the README begins with
 SEED = re.compile(r"_seed\d+$")  # of a record's name, where an experiment was run with several
 
 Records = dict[Path, Results]
@@ -140,6 +141,12 @@ BENCHMARKS: dict[str, tuple[str, tuple[Column, ...]]] = {  # block of the README
         ),
     ),
 }
+SPEED: tuple[Column, ...] = (  # of benchmarks/sparse_features.json, in docs/choices.md
+    ("variant", "variant", ""),
+    ("part", "part", ""),
+    ("milliseconds", "milliseconds", ".0f"),
+    ("over the network", "by network", ".2f"),
+)
 IMPROVED: tuple[Column, ...] = (  # of benchmarks/choose_mlf_sc.json, in docs/choices.md
     ("variant", "variant", ""),
     ("changed", "candidate", ""),
@@ -216,6 +223,7 @@ def choices_blocks(results: Path) -> dict[str, str]:
     benchmarks = results / "benchmarks"
     return {
         "choices": selection_table(benchmarks / "choose_sparse_features.json"),
+        "speed": benchmark_table(benchmarks / "sparse_features.json", SPEED),
         "improved": benchmark_table(benchmarks / "choose_mlf_sc.json", IMPROVED),
     }
 
@@ -229,8 +237,11 @@ def readme_blocks(results: Path, readme: Path) -> dict[str, str]:
         f"[{path.stem}](results/README.md#{path.stem})\n\n{markdown(overview(record))}"
         for path, record in study_records(results).items()
     ]
+    default = {path: each for path, each in real.items() if path.parent.name == DEFAULT}
+    others = {path: each for path, each in real.items() if path not in default}
     return {
-        "results": evaluation_table(by_experiment(real), readme.parent, BRIEF),
+        "default": evaluation_table(by_experiment(default), readme.parent, BRIEF),
+        "results": evaluation_table(by_experiment(others), readme.parent, BRIEF),
         "studies": "\n\n".join(studies),
         "memory": memory_table(results / "benchmarks" / "memory.json"),
         **{
