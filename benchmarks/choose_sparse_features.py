@@ -49,14 +49,7 @@ SETS = {  # name: what is changed of the config
     "mvtec_grid": {"data.root": "mvtec_grid"},
     "magnetic_tile": {"data.root": "magnetic_tile"},
     "elpv": {"data.name": "elpv"},
-    "aitex_fabric04": {
-        "data.root": "aitex_fabric04",
-        "data.size": (256, 4096),
-        "tiles.size": (256, 256),
-        "tiles.overlap": 0.0,
-    },
     "generated_carpet": {"data.name": "generated"},
-    "generated_wood": {"data.name": "generated", "data.category": "wood"},
 }
 SCORING = (  # fields that the fit does not depend on
     "method.coder.",
@@ -99,7 +92,8 @@ def main() -> None:
     rows = read_json(options.output)["rows"] if options.output.exists() else []
     done = {(row["candidate"], row["set"]) for row in rows}
     for of_set in options.sets:
-        for names in by_fit([name for name in options.only if (name, of_set) not in done], of_set):
+        left = [name for name in options.only if (name, of_set) not in done]
+        for names in by_fit(left):
             for row in measure(names, of_set, options):
                 rows.append({"set": of_set, **row})
                 print({key: value for key, value in row.items() if key != "fields"}, flush=True)
@@ -121,13 +115,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def by_fit(names: Sequence[str], of_set: str) -> list[list[str]]:
-    """Returns the candidates for a set, those that differ in how they score alone as one group."""
+def by_fit(names: Sequence[str]) -> list[list[str]]:
+    """Returns the candidates in groups: those of a group differ in how they score alone."""
     groups: dict[str, list[str]] = {}
     for name in names:
         fields = {k: v for k, v in CANDIDATES[name].items() if not k.startswith(SCORING)}
-        if "tiles.size" in SETS[of_set] and "data.size" in fields:
-            continue  # the set has a size of its own, which its tiles fit
         groups.setdefault(str(sorted(fields.items())), []).append(name)
     return list(groups.values())
 
