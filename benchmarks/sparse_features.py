@@ -5,8 +5,8 @@
 Generated carpets of 256x256, one at a time, after a fit to 64 of them. Contenders take turns in one
 process; seconds are medians, compilation apart. `network` is one forward pass to the deepest layer,
 at full size; `features` adds the pass at half size, the mean filters and the scaling; `score` adds
-coding and pooling; the division by units, two operations a position, is left out. Target: score
-at most 1.3 times the network.
+coding and pooling; the division by units, two operations a position, is left out. The aim of 1.3
+times the network is missed: docs/choices.md says what takes the rest.
 """
 
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
 Source: the data are ELPV's monocrystalline cells (Buerhop-Lutz et al. 2018; Deitsch et al. 2019),
 defect probability 0 against 1, CC BY-NC-SA 4.0. The detector is that of sparse_features.py, as it
-comes without a variant, on images of 128x128 in place of 256x256, which takes a quarter of the time.
+comes without a variant, on images of 128x128, a quarter of the pixels.
 
 COMMAND  python launch.py
 MINUTES  3 on 2 cores, after 90 MB of images and 61 MB of weights are fetched

@@ -9,12 +9,14 @@ vgg16               weights from the package index; what comes without a variant
 resnet18            needs its weights: --config.features.weights=FILE
 efficientnet_lite0  weights from the package index; the first run needs torch to read them
 
-How layers, sizes and numbers were chosen, and which test figures were known then: docs/choices.md.
+How layers, sizes and numbers were chosen, for resnet18, and which test figures were known then:
+docs/choices.md. The other variants take its settings over.
 
 COMMAND  python launch.py --config=configs/sparse_features.py --config.data.root=DIR
 MINUTES  on 2 cores, for 300 images: 1 (resnet18), 4 (vgg16)
 
-Published: nothing. Ours: results/sparse_features, shown in the README.
+Published: nothing. Ours: results/sparse_features, and results/quickstart (vgg16 at 128x128), shown
+in the README.
 """
 
 from dataclasses import replace

@@ -1,5 +1,6 @@
 """The commands that made the records: as they are given today, or of a removed program, as then."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ RENAMED = {  # what a record was made with -> its form of today
 }
 PATCH_AXIS = "--config.method.dictionary_axis=patch"  # a detector of its own today
 VARIANT = "configs/mlf_sc.py:published_code"
+PARTS = ("only ", "sets ")  # flags of a record that was made in parts: the command makes all
 REMOVED = ("benchmarks/choose_mlf_sc.py",)  # programs whose records stay
 
 
@@ -26,13 +28,24 @@ def is_removed(path: Path) -> bool:
 def command_of(path: Path) -> str:
     """Returns the command that makes a record: paths of data and weights are relative."""
     script, *arguments = read_json(path, dict[str, Any])["environment"]["command"].split(" --")
-    flags = [RENAMED.get(f"--{argument}", f"--{argument}") for argument in arguments]
+    flags = [
+        RENAMED.get(f"--{argument}", quoted(f"--{argument}"))
+        for argument in arguments
+        if not argument.startswith(PARTS)
+    ]
     if PATCH_AXIS in flags:
         flags.remove(PATCH_AXIS)
         flags = [flag.replace(VARIANT, f"{VARIANT}_2020") for flag in flags]
     folder, _, name = script.removesuffix(".py").rpartition("/")
-    program = f"-m {folder}.{name}" if folder else script
+    package = folder.replace("...", "benchmarks")
+    program = f"-m {package}.{name}" if folder else script
     return " ".join(["python", program, *flags]).replace("=.../", "=runs/")
+
+
+def quoted(flag: str) -> str:
+    """Returns a flag with its value quoted for a shell, if it is not yet."""
+    name, equals, value = flag.partition("=")
+    return flag if "'" in flag or not equals else f"{name}={shlex.quote(value)}"
 
 
 def commands_table(paths: list[Path], results: Path) -> str:

@@ -38,7 +38,7 @@ from sparse_ad.options import describe
 from sparse_ad.report.page import write_report
 from sparse_ad.report.pictures import gather_pictures
 from sparse_ad.report.summary import describe_threshold, format_results
-from sparse_ad.system.environment import shorten_command
+from sparse_ad.system.environment import shorten
 from sparse_ad.system.files import read_json, write_json
 from sparse_ad.system.lock import locked
 from sparse_ad.system.memory import enough_memory
@@ -320,7 +320,7 @@ def measure(
         environment_of(experiment),
         record,
         method.features.identity,  # the hash of the weights is in it
-        shorten_command([str(other)]) if other else "",
+        shorten(str(other)) if other else "",
         splits.stretched,
         splits.stretched_training,
     )

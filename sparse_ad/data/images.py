@@ -30,7 +30,7 @@ class Images(Decoding):
         super().__post_init__()
         require(_is_size(self.size), "size", self.size, SIZES)
         pixels = self.size[0] * self.size[-1]
-        remedy = f"these are {pixels} pixels, at most {MOST_PIXELS}: give a smaller size, or tiles"
+        remedy = f"these are {pixels} pixels, at most {MOST_PIXELS}: give a smaller size"
         require(pixels <= MOST_PIXELS, "size", self.size, remedy)
         require_choice("color", self.color, CHANNELS)
         require_fraction("calibration_fraction", self.calibration_fraction)

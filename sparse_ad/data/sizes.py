@@ -62,6 +62,8 @@ def find_size(
 ) -> Sized:
     """Returns the exact size of `images`, or that of the median aspect of the training images.
 
+    With it comes how many of the training images looked at it stretches.
+
     The median is that of at most MOST of them, drawn by seed. `stride`: of the features, in pixels.
     `fitted`: the size of a fit, which is kept.
     Warns of images that are stretched, and of a size with far more or fewer pixels than asked for;

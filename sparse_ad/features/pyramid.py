@@ -185,7 +185,7 @@ def check_positions(
     )
     require(2 * crop < min(positions), "size", size, remedy)
     reach = (smooth - 1) // 2 + 1  # the longest side of which each mean is that of all
-    alike = all(side <= reach or side - 2 * crop == 1 for side in positions)
+    alike = all(side - crop <= reach or side - 2 * crop == 1 for side in positions)
     remedy = (
         f"layer {layer} has {' x '.join(map(str, positions))} positions, which are alike "
         f"after features.smooth = {smooth} and features.crop = {crop}, so that "

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sparse_ad.data.sizes import STRETCH
 from sparse_ad.evaluation.results import Cost, ErrorUnitsUsed, Interval, Results, Threshold
 from sparse_ad.report.html import number
 from sparse_ad.report.tables import text
@@ -72,8 +73,9 @@ def describe_units(used: ErrorUnitsUsed) -> str:
         f"{PLACES[used.by]}: z = (error - mean) / std"
     ]
     if used.by != "whole":
-        share = f"the statistics of {OWN[used.by]} weigh {used.weight:.0%} against wider ones"
-        parts.append(used.note or share)
+        parts.append(f"the statistics of {OWN[used.by]} weigh {used.weight:.0%} against wider ones")
+    if used.note:
+        parts.append(used.note)
     return "; ".join(parts) + "."
 
 
@@ -86,7 +88,8 @@ def describe_stretched(results: Results) -> str:
     """Returns in words which images do not keep their aspect; "": none are stretched by far."""
     counts = (("test", results.stretched), ("training", results.stretched_training))
     parts = [f"{count} {name} images" for name, count in counts if count]
-    return f"{' and '.join(parts)} are stretched by more than a factor of 1.25" if parts else ""
+    factor = f"are stretched by more than a factor of {STRETCH:g}"
+    return f"{' and '.join(parts)} {factor}" if parts else ""
 
 
 def list_metrics(results: Results) -> list[tuple[str, str, str]]:

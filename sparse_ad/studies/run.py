@@ -32,7 +32,7 @@ from sparse_ad.studies.results import (
 )
 from sparse_ad.studies.tables import OWN, to_html
 from sparse_ad.system.command_line import tell
-from sparse_ad.system.environment import describe, shorten_command
+from sparse_ad.system.environment import describe, shorten
 from sparse_ad.system.files import write_json, write_text
 from sparse_ad.system.names import printable
 from sparse_ad.system.workdir import is_finished, plain
@@ -54,7 +54,7 @@ def run(study: Study, workdir: Path) -> None:
     summary = summarise(results)
     record = StudyRecord(
         name=study.name,
-        study=plain(study) | {"root": shorten_command([study.root])},
+        study=plain(study) | {"root": shorten(study.root)},
         environment=describe(),
         rows={row.key: RowInfo(row.title, row.config, row.check) for _, row, *_ in cells},
         blocks={block.key: block.title for block, *_ in cells},
@@ -117,7 +117,7 @@ def measure_cell(cell: Cell) -> CellResult:
         seed=cell.seed,
         path=cell.path,
         config=cell.row.config,
-        overrides={name: shorten_command([text]) for name, text in cell.overrides.items()},
+        overrides={name: shorten(text) for name, text in cell.overrides.items()},
         auroc=kinds | {"all": image.auroc},
         **{name: getattr(image, name) for name in ("ap", "r1", "r2")},
         pixel=results.pixel,

@@ -2,6 +2,7 @@
 
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ def describe() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "system": f"{platform.system()} {platform.machine()}",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shorten_command(sys.argv),
+        "command": shorten_command([program_of(sys.argv[0]), *sys.argv[1:]]),
     }
 
 
@@ -54,8 +55,19 @@ def version_of(package: str) -> str | None:
 
 
 def shorten_command(arguments: Sequence[str]) -> str:
-    """Joins a command line, with absolute paths cut to ".../" and their last part."""
-    return " ".join(re.sub(r"(?<![\w.~-])/(?:[^/=,\s]+/)*", ".../", part) for part in arguments)
+    """Joins a command line, quoted for a shell, its absolute paths shortened."""
+    return shlex.join(map(shorten, arguments))
+
+
+def shorten(text: str) -> str:
+    """Returns a text with absolute paths cut to ".../" and their last part."""
+    return re.sub(r"(?<![\w.~-])/(?:[^/=,\s]+/)*", ".../", text)
+
+
+def program_of(path: str) -> str:
+    """Returns the path of a program, relative to the checkout where it is one of its own."""
+    root, program = Path(__file__).resolve().parents[2], Path(path).resolve()
+    return program.relative_to(root).as_posix() if program.is_relative_to(root) else path
 
 
 def _commit() -> dict[str, Any] | None:

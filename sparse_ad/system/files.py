@@ -41,7 +41,7 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 def remove_partial(folder: Path) -> None:
     """Removes the files that a kill left half-written in a folder that nobody else writes to."""
-    for path in folder.glob(".*.partial"):
+    for path in folder.glob(f".{'[0-9a-f]' * 16}.*.partial"):  # as write_bytes names them
         _remove(path)
 
 

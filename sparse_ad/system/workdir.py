@@ -165,7 +165,8 @@ def require_same_masks(workdir: Path, experiment: Experiment) -> None:
 def require_same_units(workdir: Path, calibration: Calibration, experiment: Experiment) -> None:
     """Raises UserError where the experiment asks for other units than the threshold was set in."""
     known, given = (
-        options["calibration"] for options in (_evaluation(calibration), asked_of(experiment))
+        options["calibration"]
+        for options in (_evaluation(workdir, calibration), asked_of(experiment))
     )
     if known["by"] == given["by"] == "none" or known == given:
         return
@@ -181,14 +182,14 @@ def asked_of(experiment: Experiment) -> dict[str, Any]:
     return plain(experiment)["evaluation"]
 
 
-def _evaluation(calibration: Calibration) -> dict[str, Any]:
+def _evaluation(workdir: Path, calibration: Calibration) -> dict[str, Any]:
     """Returns the options of the evaluation that set a threshold; new ones have their defaults."""
     try:
         return plain(read(Evaluation, calibration.evaluation))
     except (UserError, TypeError, ValueError) as error:
         raise UserError(
-            f"calibration.json: its options of the evaluation are not those of this version "
-            f"({error}); run --mode=evaluate to calibrate again"
+            f"{workdir / 'calibration.json'}: was written by a version of this program with other "
+            f"options ({error}); delete the file and run again"
         ) from error
 
 
@@ -198,7 +199,7 @@ def is_fitted(workdir: Path, experiment: Experiment) -> bool:
     if not all((workdir / name).exists() for name in names):
         return False
     calibration = read_calibration(workdir / "calibration.json")
-    calibrated = _evaluation(calibration)
+    calibrated = _evaluation(workdir, calibration)
     same = calibrated == asked_of(experiment) | {
         "batch_size": calibrated["batch_size"]
     }  # no matter

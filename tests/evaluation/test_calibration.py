@@ -18,7 +18,7 @@ from sparse_ad.data.sources.generated import Generated
 from sparse_ad.devices import replicate
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation import protocol
-from sparse_ad.evaluation.calibration import calibrate
+from sparse_ad.evaluation.calibration import calibrate, choose_units
 from sparse_ad.evaluation.error_units import ErrorUnits
 from sparse_ad.evaluation.protocol import Evaluation
 from sparse_ad.evaluation.scoring import score_images
@@ -29,6 +29,7 @@ from sparse_ad.methods.lifts.calibrated import Calibrated, calibrated
 from sparse_ad.methods.lifts.grid import ONE, score_grid
 from sparse_ad.methods.sparse_coding import SparseCoding
 from sparse_ad.patches import Patches, Pool
+from sparse_ad.report.summary import describe_units
 from sparse_ad.types import NO_DIAGNOSTICS, PIXELS, ErrorGrid, Splits
 
 SIZE = 7
@@ -140,6 +141,21 @@ def test_two_images_lean_on_wider_statistics(method, caplog):
     np.testing.assert_allclose([each.score for each in calibration.scores], expected, rtol=1e-4)
     assert "of only 2 calibration images, statistics of a position weigh 40%" in caplog.text
     assert calibration.error_units.weight == pytest.approx(2 / 5)
+
+
+@pytest.mark.parametrize("by", ["whole", "position"])
+def test_layers_that_never_vary_are_told(by):
+    used = choose_units(ErrorUnits(by), 20, ["fine", "rows"])
+    assert used.by == by
+    shown = describe_units(used)
+    for name in (
+        "fine, rows",
+        "the same everywhere in all calibration images",
+        "std is taken to be",
+    ):
+        assert name in used.note and name in shown
+    assert ("statistics of a position weigh 80%" in shown) == (by == "position")
+    assert choose_units(ErrorUnits(by), 20, []).note == ""
 
 
 def test_damaged_images_take_no_part(method):

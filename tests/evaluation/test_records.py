@@ -114,7 +114,7 @@ def _with_a_score_that_is_no_number(content):
         (_of_other_units, "error_units.by = 'position' does not go with normal_errors"),
         (_of_unknown_units, "error_units.by = 'ring' is none of none, whole, border, position"),
         (_without_scores, "scores is empty"),
-        (_with_a_score_that_is_no_number, "scores"),
+        (_with_a_score_that_is_no_number, "scores are not all finite"),
     ],
 )
 def test_calibrations_that_contradict_themselves_are_named(tmp_path, evaluated, damage, message):

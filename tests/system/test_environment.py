@@ -1,6 +1,7 @@
 """Records tell what made them, and nothing personal."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,16 @@ def test_environment_tells_versions_and_no_paths():
     assert environment.shorten_command(line) == (
         ".../launch.py --workdir=.../a --config=configs/a.py:b ../d/e"
     )
+    values = ["launch.py", "--config.data.size=(256, 4096)", "--only", "two words"]
+    assert shlex.split(environment.shorten_command(values)) == values
+
+
+def test_a_program_of_the_checkout_has_its_path_there(monkeypatch):
+    root = Path(__file__).resolve().parents[2]
+    assert environment.program_of(str(root / "benchmarks" / "memory.py")) == "benchmarks/memory.py"
+    assert environment.program_of("/usr/bin/pytest") == "/usr/bin/pytest"
+    monkeypatch.chdir(root)
+    assert environment.program_of("launch.py") == "launch.py"
 
 
 def _describe_in(folder):
