@@ -72,7 +72,7 @@ def describe_units(used: ErrorUnitsUsed) -> str:
         f"Errors are in units of those of {used.images} held-out normal images, "
         f"{PLACES[used.by]}: z = (error - mean) / std"
     ]
-    if used.by != "whole":
+    if used.by != "whole" and "weigh" not in used.note:  # which says it, of few images
         parts.append(f"the statistics of {OWN[used.by]} weigh {used.weight:.0%} against wider ones")
     if used.note:
         parts.append(used.note)

@@ -30,7 +30,7 @@ from sparse_ad.studies.published import read_published
 from sparse_ad.studies.results import Published, StudyRecord
 from sparse_ad.system.command_line import load_config, require_kind
 from sparse_ad.system.environment import describe
-from sparse_ad.system.files import read_json
+from sparse_ad.system.files import read_json, write_json
 from sparse_ad.system.signals import Stopped
 from sparse_ad.system.workdir import open_workdir, plain
 from sparse_ad.types import Splits
@@ -76,7 +76,9 @@ def run_cell(experiment, workdir, kinds=("cut", "hole")):
     }
     splits = Splits(*normal[:2], sum((anomalous[kind] for kind in kinds), normal[2]))
     about = ABOUT._replace(config=plain(experiment), environment=describe())
-    _, results, rows = evaluate(DETECTORS[experiment.name], fit(splits), splits, about=about)
+    score = DETECTORS[experiment.name]
+    calibration, results, rows = evaluate(score, fit(splits), splits, about=about)
+    write_json(workdir / "calibration.json", calibration)
     (workdir / "report.html").write_text("report")
     write_results(workdir, results, rows)
 
