@@ -23,7 +23,6 @@ from sparse_ad.types import Example
 MOST = 1000  # training images, at most, whose headers are read
 STRETCH = 1.25  # a larger factor is a warning
 SIMILAR = 1e-6  # relative; rounding of the factor
-
 AREA = 1.5  # a larger factor between the pixels asked for and those chosen is a warning
 
 Size = tuple[int, int]  # height, width
@@ -79,10 +78,10 @@ def find_size(
         size = choose_size(side, median_aspect(aspects), stride)
         log.info("images at %d x %d: the median aspect of %d training images", *size, len(aspects))
         warn_of_area(side, size, stride)
-    if not len(aspects):
-        return Sized(size, 0)
-    warn_of_training(aspects, images.size, size)
-    return Sized(size, count_stretched(aspects, size))
+    stretched = count_stretched(aspects, size)
+    if len(aspects):
+        warn_of_training(aspects, images.size, size, stretched)
+    return Sized(size, stretched)
 
 
 def warn_of_area(side: int, size: Size, stride: int) -> None:
@@ -133,17 +132,19 @@ def count_stretched(aspects: Float[np.ndarray, " n"], size: Size) -> int:
     return int(np.sum(stretches(aspects, size) > STRETCH * (1 + SIMILAR)))
 
 
-def warn_of_training(aspects: Float[np.ndarray, " n"], given: tuple[int, ...], size: Size) -> None:
+def warn_of_training(
+    aspects: Float[np.ndarray, " n"], given: tuple[int, ...], size: Size, stretched: int
+) -> None:
     """Warns of training images whose aspects vary, and of a size that squashes most of them.
 
-    `given`: data.size as it was given.
+    `given`: data.size as it was given. `stretched`: how many of them the size stretches.
     """
     low, high = np.quantile(aspects, (0.05, 0.95))
     if high / low > STRETCH * (1 + SIMILAR):
         log.warning(
             "training images differ in aspect: height / width from %.3g to %.3g (90 %% of %d): %d "
             "of them are stretched by more than a factor of %g, to %d x %d",
-            *(low, high, len(aspects), count_stretched(aspects, size), STRETCH, *size),
+            *(low, high, len(aspects), stretched, STRETCH, *size),
         )
     median = median_aspect(aspects)
     factor = float(stretches(median, size))

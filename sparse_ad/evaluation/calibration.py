@@ -21,6 +21,7 @@ from sparse_ad.devices import by_image
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation import protocol
 from sparse_ad.evaluation.error_units import (
+    FEW,
     ErrorUnits,
     LayerSums,
     Sums,
@@ -35,8 +36,6 @@ from sparse_ad.methods.compiled import Score
 from sparse_ad.methods.lifts.calibrated import NormalErrors, to_units
 from sparse_ad.methods.lifts.grid import ONE, count_positions, score_errors, score_kept_errors
 from sparse_ad.types import ErrorGrid, Errors, Example, HostErrors, Method, Params, Scores
-
-FEW = 8  # images: with fewer, statistics of positions say little
 
 log = logging.getLogger(__name__)
 

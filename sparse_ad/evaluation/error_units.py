@@ -15,6 +15,7 @@ from scipy import ndimage
 from sparse_ad.errors import require, require_choice
 from sparse_ad.methods.lifts.calibrated import NormalErrors
 
+FEW = 8  # images: with fewer, statistics of positions say little
 FLOORS = (1e-6, 1e6)  # so that float32 holds errors in these units
 ROUNDING = 1e-12  # of the mean square: errors that vary less, in float32, do not vary
 

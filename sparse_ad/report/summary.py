@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparse_ad.data.sizes import STRETCH
+from sparse_ad.evaluation.error_units import FEW
 from sparse_ad.evaluation.results import Cost, ErrorUnitsUsed, Interval, Results, Threshold
 from sparse_ad.report.html import number
 from sparse_ad.report.tables import text
@@ -72,7 +73,8 @@ def describe_units(used: ErrorUnitsUsed) -> str:
         f"Errors are in units of those of {used.images} held-out normal images, "
         f"{PLACES[used.by]}: z = (error - mean) / std"
     ]
-    if used.by != "whole" and "weigh" not in used.note:  # which says it, of few images
+    few = used.by == "position" and used.images < FEW  # the note says how much they weigh
+    if used.by != "whole" and not few:
         parts.append(f"the statistics of {OWN[used.by]} weigh {used.weight:.0%} against wider ones")
     if used.note:
         parts.append(used.note)

@@ -64,18 +64,25 @@ def read_config_file(path: Path) -> ConfigDict:
         ) from error
 
 
+@contextmanager
+def of_this_version(path: Path, remedy: str) -> Iterator[None]:
+    """Turns errors of options that a file holds into a UserError that names it and the remedy."""
+    try:
+        yield
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: was written by a version of this program with other options ({error}); "
+            f"{remedy}"
+        ) from error
+
+
 def read_old(path: Path, config: Mapping[str, Any]) -> Experiment:
     """Returns the experiment of a config that was written earlier; new options have defaults.
 
     Raises: UserError where `path` was written by a version with other options.
     """
-    try:
+    with of_this_version(path, "choose another --workdir or delete this one"):
         return read_experiment(config)
-    except (UserError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: was written by a version of this program with other options ({error}); "
-            "choose another --workdir or delete this one"
-        ) from error
 
 
 @contextmanager
@@ -184,13 +191,8 @@ def asked_of(experiment: Experiment) -> dict[str, Any]:
 
 def _evaluation(workdir: Path, calibration: Calibration) -> dict[str, Any]:
     """Returns the options of the evaluation that set a threshold; new ones have their defaults."""
-    try:
+    with of_this_version(workdir / "calibration.json", "delete the file and run again"):
         return plain(read(Evaluation, calibration.evaluation))
-    except (UserError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{workdir / 'calibration.json'}: was written by a version of this program with other "
-            f"options ({error}); delete the file and run again"
-        ) from error
 
 
 def is_fitted(workdir: Path, experiment: Experiment) -> bool:

@@ -4,21 +4,24 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers.folders import contents as contents
 from helpers.made_up import make_folder
 from helpers.toy import mean_image
 
+from sparse_ad import stages
 from sparse_ad.data.sources.folder import Folder
 from sparse_ad.evaluation.protocol import Evaluation
 from sparse_ad.experiment import Experiment, read_experiment
 from sparse_ad.fitting.setup import Fit
+from sparse_ad.methods import METHODS
 from sparse_ad.options import section
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +91,16 @@ def toy_experiment(folder: Path) -> Experiment:
         fit=Fit(batch_size=8, epochs=6.0, checkpoint_seconds=0.0),  # the devices of the tests
         evaluation=Evaluation(batch_size=8, bootstrap=10),
     )
+
+
+@contextmanager
+def fitted_toy(folder: Path):
+    """The experiment of a toy that is fitted in the folder "work" of `folder`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "toy", LearningToy)
+        experiment = toy_experiment(folder)
+        stages.fit(experiment, folder / "work")
+        yield experiment
 
 
 def changed(experiment: Experiment, **fields) -> Experiment:

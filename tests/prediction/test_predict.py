@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.folders import contents, leftovers
-from helpers.launching import LearningToy, toy_experiment
+from helpers.launching import fitted_toy
 from helpers.made_up import noise, write_image
 from PIL import Image
 
@@ -19,7 +19,6 @@ from sparse_ad.data.decode import decode, resize
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation.records import read_calibration
 from sparse_ad.evaluation.thresholds import set_threshold
-from sparse_ad.methods import METHODS
 from sparse_ad.prediction import outputs, run
 from sparse_ad.prediction.run import Request, predict
 from sparse_ad.system.lock import locked
@@ -31,10 +30,7 @@ ALL = Request(("overlays", "maps", "tiff", "masks", "regions"))
 def fitted(tmp_path_factory):
     """A fitted run: (experiment, workdir, folder of its images)."""
     folder = tmp_path_factory.mktemp("fitted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(METHODS, "toy", LearningToy)
-        experiment = toy_experiment(folder)
-        stages.fit(experiment, folder / "work")
+    with fitted_toy(folder) as experiment:
         yield experiment, folder / "work", folder / "images"
 
 

@@ -32,10 +32,7 @@ def test_mean_and_std_are_drawn_from_0_on_scales_of_their_own():
             ErrorUnitsUsed("position", "position", 20, 0.8),
             "of 20 held-out normal images, at the sa",
         ),
-        (
-            ErrorUnitsUsed("position", "position", 3, 0.4, "of only 3"),
-            "against wider ones; of only 3.",
-        ),
+        (ErrorUnitsUsed("position", "position", 3, 0.4, "of only 3"), "/ std; of only 3."),
     ],
 )
 def test_units_in_words(used, text):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers.evaluating import IMAGES, OPTIONS, run
 from helpers.toy import broken, fit, make_splits, mean_image
+from helpers.undrawn import not_drawn
 
 from sparse_ad.errors import UserError
 from sparse_ad.evaluation.results import Scale, ScoreRow
@@ -36,9 +37,10 @@ def evaluated():
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """For tests of the text alone: figures are made, but not drawn."""
-    monkeypatch.setattr(figures, "render", lambda figure: PNG)
+def undrawn():
+    """For tests of the text alone."""
+    with not_drawn():
+        yield
 
 
 class _Page(HTMLParser):

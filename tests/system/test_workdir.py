@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from helpers.launching import LearningToy, changed, contents, toy_experiment
+from helpers.launching import LearningToy, changed, contents, fitted_toy, toy_experiment
 from helpers.undrawn import undrawn as undrawn  # a fixture
 
 from sparse_ad import stages
@@ -37,17 +37,13 @@ def work(tmp_path):
 def original(tmp_path_factory):
     """A fitted run, of which tests get copies: (experiment, workdir)."""
     folder = tmp_path_factory.mktemp("original")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(METHODS, "toy", LearningToy)
-        experiment = toy_experiment(folder)
-        stages.fit(experiment, folder / "work")
-    return experiment, folder / "work"
+    with fitted_toy(folder) as experiment:
+        yield experiment, folder / "work"
 
 
 @pytest.fixture
-def fitted(original, work, monkeypatch):
+def fitted(original, work):
     """The experiment of which `work` is a fitted run, on images that no test may change."""
-    monkeypatch.setitem(METHODS, "toy", LearningToy)
     shutil.copytree(original[1], work)
     return original[0]
 
